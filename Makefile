@@ -1,0 +1,54 @@
+# One virtual environment, made by the first target that needs it. PYTHON names the interpreter.
+PYTHON ?= python3.11
+VENV   ?= .venv
+MODE   ?= ensemble
+SEEDS  ?= 0
+OUT    ?= runs/demo-$(MODE)
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint format proto bench constraints clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Virtual environment with everything that any target needs
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## Train, serve, teach, audit on the embedded data (MODE=ensemble|dp-sgd, SEEDS=0,1,2)
+	$(BIN)/python -m examples.demo --mode $(MODE) --seeds $(SEEDS) --out $(OUT)
+
+test: setup lint ## Every check and test that CI runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-long: setup ## The tests that take minutes
+	$(BIN)/python -m pytest -m long --timeout 3600
+
+lint: setup ## ruff, mypy, the layering contract, stale stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_stubs.py
+
+format: setup ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: setup ## Generate the stubs from protos/teacher.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/teacher.proto
+
+bench: setup ## Every benchmark that runs on the embedded data
+	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.ensemble
+
+constraints: setup ## Write the versions that are installed to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
+
+clean: ## Remove the environment and every run
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Speed figures: ratios in one run beside the peer or the limit; scripts, not tests."""

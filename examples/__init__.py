@@ -1,0 +1,1 @@
+"""The demo, and loops of one's own on the same parts."""

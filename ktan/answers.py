@@ -1,0 +1,289 @@
+"""The student's durable copy of every answer it was given, and of every question under way.
+
+An answer costs privacy, so it is asked once: `begin` puts the request on disk before it is sent,
+`finish` puts the answers there before they are used. After a crash `pending` names the requests
+whose fate is unknown; sent again under the same id they cost nothing if they were charged.
+
+A store is a folder: `manifest.json` (which teacher, which taps), `requests/ID.json` (under way),
+`chunks/ID.safetensors` (the answers of one request with their receipt and a checksum).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from torch import Tensor
+
+from ktan.durable import sync_folder, write_durably
+from ktan.errors import UserError
+from ktan.teacher import AnswerTap
+
+FORMAT = 1
+_DIGESTS = "digests"
+_TAP = "tap."
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+def sample_digests(samples: Tensor | np.ndarray) -> np.ndarray:
+    """SHA-256 of each sample's dtype, shape and little-endian bytes; uint8 [n, 32].
+
+    `samples`: [n, ...] of any dtype; equal samples have equal digests in any batch.
+    """
+    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    head = hashlib.sha256(f"{array.dtype.name}{list(array.shape[1:])}".encode())
+    digests = np.empty((len(array), 32), dtype=np.uint8)
+    for row, sample in zip(digests, array, strict=True):
+        digest = head.copy()
+        digest.update(sample.tobytes())
+        row[:] = np.frombuffer(digest.digest(), dtype=np.uint8)
+    return digests
+
+
+@dataclass(frozen=True)
+class AnswerManifest:
+    """Whose answers a store holds: one teacher version under one set of release settings."""
+
+    teacher_version: str
+    taps: tuple[AnswerTap, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "teacher_version": self.teacher_version,
+            "taps": [tap.to_json() for tap in self.taps],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "AnswerManifest":
+        """Raises UserError for a format that this version does not know."""
+        if values.get("format") != FORMAT:
+            raise UserError(
+                f"the answer store has format {values.get('format')}, this version reads {FORMAT}; "
+                "use another folder"
+            )
+        taps = tuple(AnswerTap.from_json(tap) for tap in values["taps"])
+        return cls(values["teacher_version"], taps)
+
+
+@dataclass(frozen=True)
+class PendingRequest:
+    """A request that was begun and not finished: charged or not, only the service knows."""
+
+    request_id: str
+    digests: np.ndarray
+    """uint8 [n, 32], in the order in which the samples were sent."""
+
+
+class AnswerStore:
+    """Answers by sample digest. One process writes; opened by `open`."""
+
+    def __init__(self, folder: Path, manifest: AnswerManifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._requests = folder / "requests"
+        self._chunks = folder / "chunks"
+        # Digest → (chunk, row). The rows themselves stay in their files until they are asked for.
+        self._index: dict[bytes, tuple[Path, int]] = {}
+
+    @classmethod
+    def open(cls, folder: Path, manifest: AnswerManifest | None = None) -> "AnswerStore":
+        """Opens the store, or creates it for the teacher of `manifest`.
+
+        Raises UserError when the folder holds the answers of another teacher version or of other
+        release settings, when it holds none and no manifest is given, and when a chunk does not
+        fit its checksum.
+        """
+        path = folder / "manifest.json"
+        if path.exists():
+            stored = AnswerManifest.from_json(json.loads(path.read_text()))
+            if manifest is not None and manifest != stored:
+                raise UserError(_difference(folder, stored, manifest))
+            manifest = stored
+        elif manifest is None:
+            raise UserError(f"{folder} holds no answers (no manifest.json)")
+        store = cls(folder, manifest)
+        for part in (store._requests, store._chunks):
+            part.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            content = json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n"
+            write_durably(path, content.encode())
+        for chunk in sorted(store._chunks.glob("*.safetensors")):
+            store._admit(chunk)
+            # A crash between the answers and the end of their request leaves both files.
+            (store._requests / f"{chunk.stem}.json").unlink(missing_ok=True)
+        return store
+
+    def __len__(self) -> int:
+        """Different samples with an answer."""
+        return len(self._index)
+
+    def digests(self) -> np.ndarray:
+        """Digests of all answered samples, uint8 [n, 32], in no particular order."""
+        joined = b"".join(self._index)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
+
+    def begin(self, request_id: str, digests: np.ndarray) -> None:
+        """Records durably that these samples (uint8 [n, 32]) are about to be asked.
+
+        Raises ValueError for a request id that was used before, or that cannot name a file.
+        """
+        if not _REQUEST_ID.fullmatch(request_id):
+            raise ValueError(f"request id {request_id!r} cannot name a file")
+        path = self._requests / f"{request_id}.json"
+        if path.exists() or self._chunk(request_id).exists():
+            raise ValueError(f"request id {request_id} was used before in {self.folder}")
+        rows = [row.tobytes().hex() for row in _checked(digests)]
+        write_durably(path, json.dumps({"request_id": request_id, "digests": rows}).encode())
+
+    def pending(self) -> list[PendingRequest]:
+        """Requests whose answers are not here; send them again under the same id, first of all."""
+        return [self._pending(path) for path in sorted(self._requests.glob("*.json"))]
+
+    def finish(
+        self, request_id: str, answers: Mapping[str, np.ndarray], receipt: Mapping[str, Any]
+    ) -> None:
+        """Stores a begun request's answers: every tap of the manifest, float32 [n, *shape].
+
+        Raises ValueError when the request was not begun, or a tap is missing, unknown or of
+        another shape or dtype; nothing is written then.
+        """
+        path = self._requests / f"{request_id}.json"
+        if not path.exists():
+            raise ValueError(f"request {request_id} was not begun in {self.folder}")
+        digests = self._pending(path).digests
+        self._check(answers, len(digests))
+        tensors = {_TAP + name: np.ascontiguousarray(value) for name, value in answers.items()}
+        tensors[_DIGESTS] = digests
+        metadata = {
+            "request_id": request_id,
+            "teacher_version": self.manifest.teacher_version,
+            "receipt": json.dumps(receipt, sort_keys=True),
+        }
+        metadata["checksum"] = _checksum(tensors, metadata)
+        chunk = self._chunk(request_id)
+        write_durably(chunk, safetensors.numpy.save(tensors, metadata))
+        self._admit(chunk)
+        path.unlink()
+        sync_folder(self._requests)
+
+    def abandon(self, request_id: str) -> None:
+        """Forgets a begun request that the service refused, and therefore did not charge."""
+        (self._requests / f"{request_id}.json").unlink(missing_ok=True)
+        sync_folder(self._requests)
+
+    def missing(self, digests: np.ndarray) -> np.ndarray:
+        """bool [n]: True where no answer is stored (a pending request counts as missing)."""
+        rows = (row.tobytes() not in self._index for row in _checked(digests))
+        return np.fromiter(rows, dtype=bool, count=len(digests))
+
+    def answers(self, digests: np.ndarray) -> dict[str, Tensor]:
+        """Tap name → float32 [n, *shape] in the order of `digests`.
+
+        Raises UserError when an answer is missing.
+        """
+        absent = int(self.missing(digests).sum())
+        if absent:
+            raise UserError(
+                f"{absent} of {len(digests)} samples have no answer in {self.folder}; "
+                "ask the teacher for them first"
+            )
+        places = [self._index[row.tobytes()] for row in digests]
+        wanted: dict[Path, list[int]] = {}
+        for position, (chunk, _) in enumerate(places):
+            wanted.setdefault(chunk, []).append(position)
+        found = {
+            tap.name: np.empty((len(digests), *tap.shape), dtype=np.float32)
+            for tap in self.manifest.taps
+        }
+        for chunk, positions in wanted.items():
+            rows = [places[position][1] for position in positions]
+            with safetensors.safe_open(chunk, framework="numpy") as file:
+                for name, values in found.items():
+                    values[positions] = file.get_tensor(_TAP + name)[rows]
+        return {name: torch.from_numpy(values) for name, values in found.items()}
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """The receipts of all finished requests, in no particular order."""
+        return [json.loads(metadata["receipt"]) for metadata in self._metadata()]
+
+    def _metadata(self) -> Iterator[dict[str, str]]:
+        for chunk in sorted(self._chunks.glob("*.safetensors")):
+            with safetensors.safe_open(chunk, framework="numpy") as file:
+                yield file.metadata()
+
+    def _chunk(self, request_id: str) -> Path:
+        return self._chunks / f"{request_id}.safetensors"
+
+    def _pending(self, path: Path) -> PendingRequest:
+        values = json.loads(path.read_text())
+        digests = np.frombuffer(bytes.fromhex("".join(values["digests"])), dtype=np.uint8)
+        return PendingRequest(values["request_id"], digests.reshape(-1, 32))
+
+    def _check(self, answers: Mapping[str, np.ndarray], count: int) -> None:
+        expected = {tap.name: (count, *tap.shape) for tap in self.manifest.taps}
+        if set(answers) != set(expected):
+            raise ValueError(f"answers for taps {sorted(answers)}, expected {sorted(expected)}")
+        for name, shape in expected.items():
+            if answers[name].shape != shape or answers[name].dtype != np.float32:
+                raise ValueError(
+                    f"tap {name!r}: {answers[name].dtype} {answers[name].shape}, "
+                    f"expected float32 {shape}"
+                )
+
+    def _admit(self, chunk: Path) -> None:
+        """Verifies one chunk and enters its rows; the first answer to a sample stays."""
+        try:
+            with safetensors.safe_open(chunk, framework="numpy") as file:
+                metadata = dict(file.metadata())
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            sound = metadata.pop("checksum") == _checksum(tensors, metadata)
+        except (safetensors.SafetensorError, KeyError, TypeError) as error:
+            raise UserError(_corrupt(chunk)) from error
+        if not sound or metadata["teacher_version"] != self.manifest.teacher_version:
+            raise UserError(_corrupt(chunk))
+        for number, row in enumerate(tensors[_DIGESTS]):
+            self._index.setdefault(row.tobytes(), (chunk, number))
+
+
+def _checked(digests: np.ndarray) -> np.ndarray:
+    if digests.dtype != np.uint8 or digests.ndim != 2 or digests.shape[1] != 32:
+        raise ValueError(f"digests are uint8 [n, 32], not {digests.dtype} {digests.shape}")
+    return digests
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over every tensor's name, dtype, shape and bytes and over the metadata."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(json.dumps([name, tensor.dtype.name, list(tensor.shape)]).encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def _corrupt(chunk: Path) -> str:
+    return (
+        f"{chunk} is damaged or not of this store; move it away and run again: "
+        "the service returns answers that were paid for once free of charge"
+    )
+
+
+def _difference(folder: Path, stored: AnswerManifest, asked: AnswerManifest) -> str:
+    if stored.teacher_version != asked.teacher_version:
+        what = f"teacher {stored.teacher_version}, not of teacher {asked.teacher_version}"
+    else:
+        names = [tap.name for tap in stored.taps if tap not in asked.taps]
+        names += [tap.name for tap in asked.taps if tap not in stored.taps]
+        what = (
+            f"the same teacher under other release settings (taps {', '.join(sorted(set(names)))})"
+        )
+    return f"{folder} holds answers of {what}; use another folder for this teacher's answers"

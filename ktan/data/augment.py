@@ -1,0 +1,94 @@
+"""Random views of whole batches, on the device that holds them."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ktan.errors import UserError
+
+AugmentName = Literal["none", "shift", "crop-flip", "affine"]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """One way of distorting images; dtype, shape and device stay as they are.
+
+    - `none`: the batch itself.
+    - `shift`: up to an eighth of each side, the uncovered edge filled with 0.
+    - `crop-flip`: `shift`, and half of the images mirrored (the CIFAR recipe: pad 4, crop, flip).
+    - `affine`: rotation up to 0.2, scale 0.15 of each axis, shear 0.2, shift an eighth.
+
+    Tables [B, d] have no such views; only `none` takes them.
+    """
+
+    name: AugmentName = "none"
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(AugmentName):
+            raise UserError(
+                f"no augmentation is called {self.name!r}; there are "
+                f"{', '.join(get_args(AugmentName))}"
+            )
+
+    def __call__(self, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """A random view of each of `samples` [B, C, H, W], uint8 or float, in its own unit.
+
+        `generator` lives on the samples' device or on the CPU.
+        """
+        if self.name == "none":
+            return samples
+        if samples.ndim != 4:
+            raise UserError(
+                f"augmentation {self.name!r} needs images, not samples of shape "
+                f"{list(samples.shape[1:])}; use none"
+            )
+        if self.name == "affine":
+            return _affine(samples, generator)
+        return _shifted(samples, generator, mirror=self.name == "crop-flip")
+
+
+def _random(count: int, samples: Tensor, generator: torch.Generator) -> Tensor:
+    """float32 [count, B], uniform in [0, 1), on the samples' device."""
+    drawn = torch.rand(count, len(samples), generator=generator, device=generator.device)
+    return drawn.to(samples.device, non_blocking=True)
+
+
+def _shifted(samples: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    count, _, height, width = samples.shape
+    down, across = max(1, height // 8), max(1, width // 8)
+    chance = _random(3, samples, generator)
+    top = (chance[0] * (2 * down + 1)).long()
+    left = (chance[1] * (2 * across + 1)).long()
+    if mirror:
+        samples = torch.where(chance[2][:, None, None, None] < 0.5, samples.flip(3), samples)
+    padded = F.pad(samples, (across, across, down, down))
+    # All windows as one strided view, of which each image takes one: four times faster on a CPU
+    # than indexing pixels.
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=samples.device), :, top, left]
+
+
+def _affine(samples: Tensor, generator: torch.Generator) -> Tensor:
+    chance = 2 * _random(6, samples, generator) - 1
+    angle, shear = 0.2 * chance[0], 0.2 * chance[1]
+    width, height = 1 + 0.15 * chance[2], 1 + 0.15 * chance[3]
+    across, down = 0.25 * chance[4], 0.25 * chance[5]  # the image runs from -1 to 1
+    cos, sin = angle.cos(), angle.sin()
+    # Rows of the map from the view's coordinates to the image's.
+    theta = torch.stack(
+        [
+            torch.stack([cos / width + shear * sin, -sin / width + shear * cos, across], dim=1),
+            torch.stack([sin / height, cos / height, down], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, list(samples.shape), align_corners=False)
+    views = F.grid_sample(samples.to(grid.dtype), grid, align_corners=False)
+    return (
+        views.round_().to(samples.dtype)
+        if samples.dtype == torch.uint8
+        else (views.to(samples.dtype))
+    )

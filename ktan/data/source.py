@@ -1,0 +1,90 @@
+"""The options that name a data set, and the one door to all of them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ktan.data.arrays import load_arrays
+from ktan.data.dataset import Dataset
+from ktan.data.fake import load_fake
+from ktan.data.glyphs import load_glyphs
+from ktan.data.image_folder import load_image_folder
+from ktan.data.torchvision_sets import TORCHVISION_NAMES, load_torchvision
+from ktan.data.unit_hash import unit_hash
+from ktan.errors import UserError
+
+DATASETS = ("glyphs", *TORCHVISION_NAMES, "imagefolder:PATH", "arrays:FILE.npz", "fake")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where samples and records come from."""
+
+    dataset: str = "glyphs"
+    """glyphs, mnist, fashion-mnist, cifar10, cifar100, svhn, imagefolder:PATH, arrays:FILE.npz
+    or fake."""
+    data_root: Path = Path("data")
+    """Folder of the data sets' files, and of what is cached of them."""
+    download: bool = False
+    """Fetch a torchvision data set that is not there yet."""
+    size: int | None = None
+    """Records to generate (glyphs, fake), or to take of all there are, by a hash of their
+    unit ids (the others)."""
+    image_size: int | None = None
+    """Side in pixels to which an image folder is brought; all its pictures must have one size
+    when not given."""
+    grey: bool = False
+    """Read an image folder in grey; in colour (RGB) when not given."""
+    path_ids: bool = False
+    """Take file paths as unit ids, class folder included: only where a label is no private
+    content, as in a public benchmark."""
+
+    def load(self) -> Dataset:
+        """The whole data set; raises UserError for an unknown name or missing files."""
+        kind, _, argument = self.dataset.partition(":")
+        if self.size is not None and self.size < 1:
+            raise UserError(f"--size is {self.size}; at least one record is needed")
+        if kind in ("imagefolder", "arrays"):
+            if not argument:
+                raise UserError(f"--dataset {kind} needs a path: {kind}:PATH")
+            if kind == "arrays":
+                return _thinned(load_arrays(Path(argument)), self.size)
+            folder = load_image_folder(
+                Path(argument),
+                self.data_root,
+                self.image_size,
+                grey=self.grey,
+                path_ids=self.path_ids,
+            )
+            return _thinned(folder, self.size)
+        if self.dataset == "glyphs":
+            return load_glyphs(self.data_root, self.size)
+        if self.dataset == "fake":
+            return load_fake(self.data_root, self.size)
+        if self.dataset in TORCHVISION_NAMES:
+            whole = load_torchvision(self.dataset, self.data_root, download=self.download)
+            return _thinned(whole, self.size)
+        raise UserError(f"no data set is called {self.dataset!r}; there are {', '.join(DATASETS)}")
+
+
+def _thinned(dataset: Dataset, size: int | None) -> Dataset:
+    """`size` records, those of the units whose ids hash lowest: content has no say in it.
+
+    The training and the official test part keep their share.
+    """
+    if size is None or size >= len(dataset):
+        return dataset
+    order = np.argsort(unit_hash(dataset.unit_ids, "size"), kind="stable")
+    held = dataset.holdout.numpy()[order]
+    held_size = round(size * int(held.sum()) / len(dataset))
+    kept = np.sort(np.concatenate([order[~held][: size - held_size], order[held][:held_size]]))
+    rows = torch.from_numpy(kept)
+    return replace(
+        dataset,
+        samples=dataset.samples[rows],
+        labels=dataset.labels[rows],
+        unit_ids=dataset.unit_ids[kept],
+        holdout=dataset.holdout[rows],
+    )

@@ -1,0 +1,20 @@
+"""The keyed hash of unit ids by which records are divided, ordered and thinned."""
+
+import hashlib
+
+import numpy as np
+
+from ktan.data.dataset import UnitIds
+
+
+def unit_hash(unit_ids: UnitIds, purpose: str) -> np.ndarray:
+    """uint64 [n]: BLAKE2b of each id under a key made of `purpose`, its seed included.
+
+    Other purposes give independent orders, so that no stretch of one is a stretch of another.
+    """
+    key = hashlib.sha256(f"ktan {purpose}".encode()).digest()
+    digests = b"".join(
+        hashlib.blake2b(str(unit).encode(), digest_size=8, key=key).digest()
+        for unit in unit_ids.tolist()
+    )
+    return np.frombuffer(digests, dtype="<u8")

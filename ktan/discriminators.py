@@ -1,0 +1,33 @@
+"""Discriminators: judges of whose hint they see."""
+
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def discriminator(shape: tuple[int, ...], width: int = 64) -> nn.Module:
+    """A judge of hints of `shape` [m] or [c, h, w]; scores [n] or, for a map, [n, h'·w'].
+
+    A vector's judge is an MLP, a map's is a convolutional one that scores overlapping patches, so
+    that it learns the map's spatial correlation (KTAN). No batch norm: it would tell teacher from
+    student by the batch's statistics. Spectral normalisation (Miyato et al. 2018) bounds the
+    gradient that the student gets from a D that wins.
+    """
+    if len(shape) == 1:
+        return nn.Sequential(
+            spectral_norm(nn.Linear(shape[0], width)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Linear(width, width)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Linear(width, 1)),
+            nn.Flatten(0),
+        )
+    if len(shape) == 3:
+        return nn.Sequential(
+            spectral_norm(nn.Conv2d(shape[0], width, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(width, width, 3, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(width, 1, 1)),
+            nn.Flatten(1),
+        )
+    raise ValueError(f"no discriminator for hints of shape {shape}; [m] or [c, h, w] is expected")

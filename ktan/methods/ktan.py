@@ -1,0 +1,109 @@
+"""KTAN: knowledge transfer adversarial network (Liu et al. 2018), under a private teacher.
+
+    L_s = λ_local·CE(z_s, y) + λ_kd·KD + λ_hint·mean (r(F_s) − F_t)² + λ_adv·(−log D(r(F_s) + n))
+    L_D = −log D(F_t) − log(1 − D(r(F_s) + n))
+
+D and the student move in turns, each by its own optimiser; D rests while it is well ahead (as
+KSANC keeps its D from winning too early). F_t is the released hint, on unit scale
+(`ktan.hints`); n is fresh noise of the sd published for F_t (matched noise), so that what separates
+real from fake is the signal alone. r is a linear connector of the student's. KD is the expected
+cross-entropy for released probabilities, the centred squared error for released logits.
+
+The paper's weights are not public; ours were measured (docs/methods.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ktan.denoising import Denoising
+from ktan.discriminators import discriminator
+from ktan.losses import (
+    discrimination_loss,
+    discriminator_accuracy,
+    generation_loss,
+    hint_loss,
+    with_matched_noise,
+)
+from ktan.methods.hint_pairs import HintPair, HintPairs
+from ktan.methods.method import STUDENT, Batch, Objective, Term, View
+from ktan.methods.terms import distillation_term, local_term
+from ktan.teacher import AnswerTap
+
+DISCRIMINATOR = "discriminator"
+
+
+@dataclass(frozen=True)
+class KTAN:
+    """Needs: probabilities or logits, and one or more hints."""
+
+    local_weight: float = 1.0
+    """λ_local: weight of the cross-entropy with public labels."""
+    kd_weight: float = 3.0
+    """λ_kd: weight of the distillation loss."""
+    hint_weight: float = 0.3
+    """λ_hint: weight of the squared error on standardised hints."""
+    adversarial_weight: float = 1.0
+    """λ_adv: weight of the student's side of the adversarial game."""
+    discriminator_width: int = 64
+    """Hidden units (channels, for a map) of each discriminator."""
+    discriminator_rest: float = 0.7
+    """A discriminator rests while it tells this share of a batch's hints right; 1 for never."""
+    denoise: Denoising = "simplex"
+    """Shrinkage of noisy probabilities before they are imitated: none or simplex."""
+
+    def build(
+        self,
+        student: nn.Module,
+        input_shape: tuple[int, ...],
+        taps: Mapping[str, AnswerTap],
+        paths: Mapping[str, str],
+        answers: Mapping[str, Tensor],
+    ) -> Objective:
+        """See `Method.build`."""
+        pairs = HintPairs(student, input_shape, taps, paths, answers)
+        judges = {
+            key: discriminator(shape, self.discriminator_width)
+            for key, shape in pairs.shapes.items()
+        }
+
+        def hint(view: View, batch: Batch) -> Tensor:
+            return _mean([hint_loss(p.student, p.teacher) for p in pairs(view, batch)])
+
+        def fake(pair: HintPair) -> Tensor:
+            return with_matched_noise(pair.student, pair.noise_sd)
+
+        def generation(view: View, batch: Batch) -> Tensor:
+            return _mean([generation_loss(judges[p.key](fake(p))) for p in pairs(view, batch)])
+
+        def scores(pair: HintPair) -> tuple[Tensor, Tensor]:
+            """D's scores of the teacher's and of the student's hints."""
+            judge = judges[pair.key]
+            return judge(pair.teacher), judge(fake(pair).detach())
+
+        def discrimination(view: View, batch: Batch) -> Tensor:
+            games = [scores(pair) for pair in pairs(view, batch)]
+            return _mean([discrimination_loss(*game, self.discriminator_rest) for game in games])
+
+        def measures(view: View, batch: Batch) -> dict[str, Tensor]:
+            accuracies = [discriminator_accuracy(*scores(pair)) for pair in pairs(view, batch)]
+            return {"discriminator_accuracy": _mean(accuracies)}
+
+        return Objective(
+            [
+                local_term(self.local_weight),
+                distillation_term(self.kd_weight, taps, self.denoise),
+                Term("hint", STUDENT, self.hint_weight, hint),
+                Term("adversarial", STUDENT, self.adversarial_weight, generation),
+                Term("discriminator", DISCRIMINATOR, 1.0, discrimination),
+            ],
+            {DISCRIMINATOR: judges, STUDENT: pairs.connectors},
+            paths=pairs.paths,
+            measures=measures,
+        )
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).mean()

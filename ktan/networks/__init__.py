@@ -1,0 +1,18 @@
+"""Networks by name, never edited for a method: taps read them from outside."""
+
+from ktan.networks.build import NETWORKS, build, count_parameters, default_hint, multiply_adds
+from ktan.networks.choice import parse_settings, suited
+from ktan.networks.norms import Norm
+from ktan.networks.spec import NetworkSpec
+
+__all__ = [
+    "NETWORKS",
+    "NetworkSpec",
+    "Norm",
+    "build",
+    "count_parameters",
+    "default_hint",
+    "multiply_adds",
+    "parse_settings",
+    "suited",
+]

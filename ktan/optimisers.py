@@ -1,0 +1,40 @@
+"""Optimisers and the one learning-rate schedule."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+
+OptimiserName = Literal["adam", "sgd"]
+_WARM_UP = 0.05
+
+
+def make_optimiser(
+    parameters: Iterable[nn.Parameter],
+    name: OptimiserName | Literal["adversary"],
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """`adversary` is Adam with β₁ = 0.5 (Radford et al. 2016): less inertia against a mover.
+
+    The learning rate is set before each step (`learning_rate`).
+    """
+    trained = list(parameters)
+    if name == "sgd":
+        return torch.optim.SGD(
+            trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=weight_decay
+        )
+    betas = (0.5, 0.999) if name == "adversary" else (0.9, 0.999)
+    return torch.optim.AdamW(trained, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def learning_rate(peak: float, step: int, steps: int) -> float:
+    """Linear warm-up over the first 5 % of the steps, then half a cosine down to 0.
+
+    A function of the step alone, so that a resumed run needs no scheduler state.
+    """
+    warm_up = max(1, round(_WARM_UP * steps))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

@@ -1,0 +1,33 @@
+"""Teachers as files and as models: card, folder, alignment of hints, stacked answers."""
+
+from ktan.teachers.alignment import Alignment, Frame
+from ktan.teachers.card import CardTap, Mode, TeacherCard, TrainingPrivacy
+from ktan.teachers.folder import (
+    FILES,
+    folder_contents,
+    read_alignments,
+    read_tensors,
+    require_free,
+    write_folder,
+)
+from ktan.teachers.local import LocalTeacher
+from ktan.teachers.models import TeacherModels
+from ktan.teachers.stack import Stack
+
+__all__ = [
+    "FILES",
+    "Alignment",
+    "CardTap",
+    "Frame",
+    "LocalTeacher",
+    "Mode",
+    "Stack",
+    "TeacherCard",
+    "TeacherModels",
+    "TrainingPrivacy",
+    "folder_contents",
+    "read_alignments",
+    "read_tensors",
+    "require_free",
+    "write_folder",
+]

@@ -1,0 +1,140 @@
+"""Receipts and heads that others kept: what a log has to agree with.
+
+A student's answer store keeps each request's receipt in the metadata of its chunk file; only the
+header of such a file is read here, never a tensor.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from privacy.canonical_json import digest
+from privacy.errors import PrivacyError
+from privacy.receipts import Receipt, SignedHead
+
+PIN: Final = "service.json"
+"""Beside a student's answers: the ledger and the key that it trusted on first use."""
+_LARGEST_HEADER: Final = 100_000_000
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found. `damaged`: (source, why) of receipts that cannot be read.
+
+    receipts, heads: with the file each came from. pinned_keys: raw public keys that clients
+    trusted on first use. files: how many were looked at.
+    """
+
+    receipts: list[tuple[Path, Receipt]] = field(default_factory=list)
+    heads: list[tuple[Path, SignedHead]] = field(default_factory=list)
+    pinned_keys: list[tuple[Path, bytes]] = field(default_factory=list)
+    damaged: list[tuple[Path, str]] = field(default_factory=list)
+    files: int = 0
+
+
+def read_receipts(path: Path) -> Evidence:
+    """The receipts in a file (JSON, JSON lines or safetensors), or in all files under a folder.
+
+    In a folder, JSON files that hold something else are passed over; a receipt that cannot be
+    read is reported as damaged. Raises PrivacyError when nothing is there, or no receipt at all.
+    """
+    if not path.exists():
+        raise PrivacyError(f"there are no receipts at {path}; name a student's answers folder")
+    evidence = Evidence()
+    files = _files(path)
+    for file in files:
+        if file.suffix == ".safetensors":
+            _read_chunk(file, evidence)
+        elif file.name == PIN:
+            _read_pin(file, evidence)
+        else:
+            _read_json(file, evidence, only=path.is_file())
+    if not evidence.receipts and not evidence.damaged:
+        raise PrivacyError(f"{path} holds no receipt; name a student's answers folder or a file")
+    return Evidence(
+        evidence.receipts, evidence.heads, evidence.pinned_keys, evidence.damaged, len(files)
+    )
+
+
+def read_head(path: Path) -> SignedHead:
+    """A head that somebody kept: a witness file, one JSON object, or the last line of a log.
+
+    Raises PrivacyError when the file holds none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = json.loads(text.splitlines()[-1] if text else text)
+        return SignedHead.from_json(value.get("head", value))
+    except FileNotFoundError:
+        raise PrivacyError(f"there is no head at {path}") from None
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise PrivacyError(
+            f"{path} holds no signed head ({error}); name a witness file or an earlier export"
+        ) from None
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    suffixes = {".safetensors", ".json", ".jsonl"}
+    return sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file())
+
+
+def _read_chunk(file: Path, evidence: Evidence) -> None:
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            if not 0 < size <= _LARGEST_HEADER:
+                raise ValueError("its header is no safetensors header")
+            metadata = json.loads(opened.read(size)).get("__metadata__", {})
+        receipt = Receipt.from_json(json.loads(metadata["receipt"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        evidence.damaged.append((file, f"{type(error).__name__}: {error}"))
+    else:
+        evidence.receipts.append((file, receipt))
+
+
+def _read_pin(file: Path, evidence: Evidence) -> None:
+    try:
+        evidence.pinned_keys.append((file, digest(json.loads(file.read_bytes())["public_key"])))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        evidence.damaged.append((file, f"it should name the ledger's public key: {error}"))
+
+
+def _read_json(file: Path, evidence: Evidence, *, only: bool) -> None:
+    try:
+        found = list(_json_values(file.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        if only:
+            evidence.damaged.append((file, str(error)))
+        return
+    for value in found:
+        inner = value.get("receipt", value) if isinstance(value, dict) else None
+        if not (isinstance(inner, dict) and "signature" in inner and "request_id" in inner):
+            if only:
+                evidence.damaged.append((file, "it holds something that is no receipt"))
+            continue
+        try:
+            evidence.receipts.append((file, Receipt.from_json(inner)))
+        except ValueError as error:
+            evidence.damaged.append((file, str(error)))
+
+
+def _json_values(data: bytes) -> Iterator[Any]:
+    """The objects of a JSON document, of a list in it, or of JSON lines."""
+    try:
+        value = json.loads(data)
+    except json.JSONDecodeError:
+        for line in data.splitlines():
+            if line.strip():
+                yield json.loads(line)
+        return
+    if isinstance(value, list):
+        yield from value
+    else:
+        yield value

@@ -1,0 +1,71 @@
+"""Bounding one teacher's answer, row by row, in float64.
+
+The bound here is the intended one; what the proof rests on is the integer check that follows it
+(privacy/quantising.py). No input raises, warns or logs: a row that cannot be used becomes zero, and
+is released and charged like any other (DESIGN: "k never changes").
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from privacy.accounting import Kind
+
+Array = npt.NDArray[np.float64]
+
+
+def bound(values: npt.ArrayLike, kind: Kind, bound: float) -> Array:
+    """Bring every row of `values` into the set that its kind promises.
+
+    values: [..., m], any float type; rows lie along the last axis.
+    kind: "logits" are centred by their own mean and clipped to L2 norm `bound`; a "hint" is
+        clipped to L2 norm `bound`; "probabilities" are clamped to p ≥ 0 and scaled to Σp ≤ 1.
+    bound: B > 0; exactly 1 for probabilities.
+
+    Returns float64 [..., m], all finite. A row with a non-finite entry becomes the zero row.
+    """
+    if not (np.isfinite(bound) and bound > 0.0):
+        raise ValueError(f"bound must be finite and above 0, not {bound}")
+    if kind == "probabilities" and bound != 1.0:
+        raise ValueError(f"probabilities are bounded by 1, not {bound}")
+    # A warning would depend on private data, hence errstate around everything.
+    with np.errstate(all="ignore"):
+        rows = _finite_rows(values)
+        if kind == "probabilities":
+            return _to_simplex_cone(rows)
+        return _to_ball(rows, bound, centred=kind == "logits")
+
+
+def finite_rows(values: npt.ArrayLike) -> Array:
+    """float64 copy of `values` [..., m] in which each row with a non-finite entry is zero."""
+    with np.errstate(all="ignore"):
+        return _finite_rows(values)
+
+
+def _finite_rows(values: npt.ArrayLike) -> Array:
+    rows = np.array(values, dtype=np.float64)
+    usable = np.isfinite(rows).all(axis=-1, keepdims=True)
+    return np.where(usable, rows, 0.0)
+
+
+def _to_ball(rows: Array, bound: float, *, centred: bool) -> Array:
+    # Scaling by the largest entry first: squares and sums of huge or denormal entries stay exact
+    # enough, where a plain norm would be inf or 0.
+    largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0)
+    unit = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0.0)
+    if centred:
+        unit -= unit.mean(axis=-1, keepdims=True)
+    norm = np.sqrt(np.square(unit).sum(axis=-1, keepdims=True))
+    inside = largest * norm <= bound
+    clipped = np.divide(unit, norm, out=np.zeros_like(unit), where=norm > 0.0) * bound
+    result: Array = np.where(inside, unit * largest, clipped)
+    return result
+
+
+def _to_simplex_cone(rows: Array) -> Array:
+    positive = np.maximum(rows, 0.0)
+    largest = positive.max(axis=-1, keepdims=True, initial=0.0)
+    unit = np.divide(positive, largest, out=np.zeros_like(positive), where=largest > 0.0)
+    total = unit.sum(axis=-1, keepdims=True)
+    inside = largest * total <= 1.0
+    scaled = np.divide(unit, total, out=np.zeros_like(unit), where=total > 0.0)
+    return np.where(inside, positive, scaled)

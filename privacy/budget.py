@@ -1,0 +1,226 @@
+"""The plan a ledger is opened with: one (ε, δ) for everything that is ever learnt from a data set.
+
+The plan reserves the DP-SGD runs, sets aside what the noise generator's error may cost, and fixes
+the answering budget as the largest μ for which
+
+    composition(reserved runs ⊗ μ-GDP answers) is (ε₀, δ₀)-DP under replace-one,
+
+where (ε₀, δ₀) = `noise.ideal_target(ε, δ, draws)` is a little below (ε, δ). Nothing chosen later
+adds to it (docs/privacy/promise.md).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from scipy.optimize import brentq
+
+from privacy import composition, gaussian
+from privacy.accounting import budget_units, mu_of_units
+from privacy.composition import DpSgdRun
+from privacy.errors import InvalidPlan
+from privacy.noise import ETA, TAU, NoiseSource, ideal_target, noise_delta, noise_epsilon
+from privacy.promise import Adjacency, Promise
+
+MAX_DRAWS = 2**20
+"""Default limit on noise draws of a ledger's whole life (one draw per released number)."""
+
+_PARTS = 256
+
+
+@dataclass(frozen=True)
+class BudgetPlan:
+    """What a ledger enforces.
+
+    epsilon, delta: of everything, replace-one, all clients together.
+    unit: what one replacement touches: "record", "person", ...
+    answer_units: Σ of charges that may ever be debited, in units of μ²·2⁴⁰.
+    draws: noise draws that may ever be consumed.
+    training: the DP-SGD runs that may ever be released, tuning runs included.
+    eta, tau: closeness per draw that was counted (privacy/noise.py); see `covers`.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    answer_units: int
+    draws: int
+    training: tuple[DpSgdRun, ...] = ()
+    eta: float = ETA
+    tau: float = TAU
+
+    @property
+    def promise(self) -> Promise:
+        """The promise that holds whatever is served from this ledger."""
+        return Promise(self.epsilon, self.delta, Adjacency.REPLACE_ONE, self.unit)
+
+    @property
+    def mu_max(self) -> float:
+        """μ of the whole answering budget."""
+        return mu_of_units(self.answer_units)
+
+    @property
+    def ideal_target(self) -> tuple[float, float]:
+        """(ε₀, δ₀) that training and answers together keep under ideal noise."""
+        return ideal_target(self.epsilon, self.delta, self.draws, self.eta, self.tau)
+
+    def covers(self, noise: NoiseSource) -> bool:
+        """Whether the plan has set aside enough for this noise source."""
+        return noise.eta <= self.eta and noise.tau <= self.tau
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it back without loss."""
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "unit": self.unit,
+            "answer_units": self.answer_units,
+            "draws": self.draws,
+            "training": [run.to_json() for run in self.training],
+            "eta": self.eta,
+            "tau": self.tau,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "BudgetPlan":
+        """Raises ValueError or KeyError on anything that `to_json` does not write."""
+        return cls(
+            epsilon=float(value["epsilon"]),
+            delta=float(value["delta"]),
+            unit=str(value["unit"]),
+            answer_units=int(value["answer_units"]),
+            draws=int(value["draws"]),
+            training=tuple(DpSgdRun.from_json(run) for run in value["training"]),
+            eta=float(value["eta"]),
+            tau=float(value["tau"]),
+        )
+
+
+def open_plan(
+    epsilon: float,
+    delta: float,
+    *,
+    unit: str = "record",
+    draws: int | None = None,
+    training: Sequence[DpSgdRun] = (),
+    answer_mu: float | None = None,
+) -> BudgetPlan:
+    """The plan with the largest answering budget, or with `answer_mu` if that fits.
+
+    draws: see `settle_draws`. 0 draws leave no answering budget: for `dp-sgd` alone.
+    answer_mu: a smaller answering budget than the largest one.
+
+    Raises InvalidPlan when the reserved runs alone pass ε, when `answer_mu` does not fit, or when
+    the draws' share of δ is too large.
+    """
+    draws, _ = settle_draws(epsilon, delta, draws)
+    target = ideal_target(epsilon, delta, draws)
+    runs = tuple(training)
+    if runs:
+        alone = _composed_epsilon(runs, 0.0, target[1])
+        if alone > target[0]:
+            raise InvalidPlan(
+                f"the reserved DP-SGD runs alone cost ε = {alone:.6g} of {target[0]:.6g} at "
+                f"δ = {target[1]:.4g} (replace-one); raise their noise multiplier, reserve fewer, "
+                f"or allow fewer noise draws"
+            )
+    largest = _largest_mu(runs, *target) if draws else 0.0
+    if answer_mu is None:
+        answer_mu = largest
+    elif not 0.0 <= answer_mu <= largest:
+        raise InvalidPlan(
+            f"an answering budget of μ = {answer_mu:g} was asked for; μ = {largest:.6g} is what "
+            f"ε = {epsilon:g} at δ = {delta:g} leaves; lower it or leave it out"
+        )
+    return BudgetPlan(float(epsilon), float(delta), unit, budget_units(answer_mu), draws, runs)
+
+
+def settle_draws(epsilon: float, delta: float, draws: int | None = None) -> tuple[int, float]:
+    """The limit on noise draws, and the δ that remains for training and answers.
+
+    Without `draws`: the largest power of two up to MAX_DRAWS whose share is at most a hundredth of
+    ε and a tenth of δ. Raises InvalidPlan when ε or δ is out of range, or a share passes half.
+    """
+    if not (math.isfinite(epsilon) and epsilon > 0.0):
+        raise InvalidPlan(f"epsilon must be a number above 0, not {epsilon}")
+    if not 0.0 < delta < 1.0:
+        raise InvalidPlan(f"delta must lie strictly between 0 and 1, not {delta}")
+    if draws is None:
+        draws = MAX_DRAWS
+        while draws > 1 and (
+            noise_epsilon(draws) > epsilon / 100.0 or noise_delta(draws, epsilon) > delta / 10.0
+        ):
+            draws //= 2
+    if draws < 0:
+        raise InvalidPlan(f"draws must be at least 0, not {draws}")
+    epsilon_left, delta_left = ideal_target(epsilon, delta, draws)
+    if epsilon_left < epsilon / 2.0 or delta_left < delta / 2.0:
+        raise InvalidPlan(
+            f"{draws} noise draws need ε = {noise_epsilon(draws):.3g} of {epsilon:g} and "
+            f"δ = {noise_delta(draws, epsilon):.3g} of {delta:g} for the generator's own error, "
+            f"more than half; allow fewer draws or change ε or δ"
+        )
+    return draws, delta_left
+
+
+def spent_epsilon(plan: BudgetPlan, units: int) -> float:
+    """ε at the plan's δ of `units` charged so far, the reserved training counted as spent.
+
+    The noise generator's share of ε counts as spent from the first charge on. At most plan.epsilon
+    for a plan of `open_plan` and units within its budget.
+
+    With reserved runs the answers' μ is rounded up to the next of 256 equal parts of the budget,
+    so that most calls are answered from memory; the result is never below the exact value.
+    """
+    share = noise_epsilon(plan.draws, plan.eta) if units else 0.0
+    left = plan.ideal_target[1]
+    mu = mu_of_units(units)
+    if not plan.training:
+        return share + gaussian.epsilon(left, mu)
+    if 0 < units <= plan.answer_units:
+        part = plan.mu_max / _PARTS
+        mu = min(plan.mu_max, math.ceil(mu / part) * part)
+    return share + _composed_epsilon(plan.training, mu, left)
+
+
+def verify_plan(plan: BudgetPlan) -> None:
+    """Recompute what the plan claims; raises InvalidPlan where it promises more than it keeps."""
+    epsilon, delta = plan.ideal_target
+    if epsilon <= 0.0 or delta <= 0.0 or (plan.answer_units and not plan.draws):
+        raise InvalidPlan("the plan's noise draws cost more than its ε and δ, or are none at all")
+    # Answers alone first: their closed form is instant, a composition far past ε takes a minute.
+    spent = composition.delta((), plan.mu_max, epsilon)
+    if spent <= delta:
+        spent = composition.delta(plan.training, plan.mu_max, epsilon)
+    # The two directions of the curve agree to about 1e-9 (relative, of δ).
+    if spent > delta * (1.0 + 1e-8):
+        raise InvalidPlan(
+            f"the plan's training and answers need δ = {spent:.6g} at ε = {epsilon:.6g}; they "
+            f"have {delta:.6g}"
+        )
+
+
+@lru_cache(maxsize=4096)
+def _composed_epsilon(runs: tuple[DpSgdRun, ...], mu: float, delta: float) -> float:
+    return composition.epsilon(runs, mu, delta)
+
+
+def _largest_mu(runs: tuple[DpSgdRun, ...], epsilon: float, delta: float) -> float:
+    high = gaussian.mu(epsilon, delta)
+    if not runs:
+        return high
+
+    def excess(mu: float) -> float:
+        return math.log(composition.delta(runs, mu, epsilon)) - math.log(delta)
+
+    # Under this μ one answer's noise is past every use, and the grid resolves nothing.
+    low = high * 1e-3
+    if excess(low) > 0.0:
+        return 0.0
+    root = float(brentq(excess, low, high, xtol=1e-9 * high, rtol=1e-9))
+    # The library's two directions of the curve agree to about 1e-11: both must hold.
+    while excess(root) > 0.0 or composition.epsilon(runs, root, delta) > epsilon:
+        root *= 1.0 - 1e-8
+    return root

@@ -1,0 +1,392 @@
+"""The ledger: the one place where privacy is spent.
+
+    BEGIN → request seen before? → answers stored before? → covered?
+          → debit, entry, answers, receipt → COMMIT (on disk) → witness (on disk) → return
+
+What `settle` returns may be sent; before it returns, nothing may. A crash at any point either
+charged nothing and released nothing, or charged once, and the same request id then returns the
+same answers free. There is no refund.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy.exc import DBAPIError
+
+from privacy import canonical_json
+from privacy.budget import BudgetPlan, spent_epsilon
+from privacy.composition import DpSgdRun
+from privacy.errors import (
+    LedgerCorrupt,
+    LedgerMissing,
+    LedgerRolledBack,
+)
+from privacy.ledger import creation, opening, store, transaction
+from privacy.ledger.chain import Entry, entry_line, head_line, header_line
+from privacy.ledger.durable import replace_durably
+from privacy.ledger.keys import LedgerKeys
+from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
+from privacy.ledger.transaction import Posting
+from privacy.ledger.witness import Chain, Witness
+from privacy.ledger.writer import Writer, WriterLock
+from privacy.receipts import Receipt, SignedHead
+
+_LONGEST_NAME: Final = 256
+
+
+class Ledger:
+    """One data set's ledger, open in this process. Thread-safe; use it as a context manager.
+
+    After a LedgerFault it refuses everything that charges or answers, until it is opened again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        writer: Writer,
+        contents: opening.Contents,
+        keys: LedgerKeys,
+        rolled_back: str | None,
+    ) -> None:
+        """Not for callers: see `create` and `open`."""
+        self.folder = folder
+        self._engine = engine
+        self._writer = writer
+        self._opening = contents.opening
+        self._keys = keys
+        self._rolled_back = rolled_back
+
+    # Opening and closing
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        dataset_id: str,
+        plan: BudgetPlan,
+        witness: Path,
+        default_cap: int | None = None,
+        data: Path | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> Self:
+        """Makes the one ledger of a data set in `folder`, and opens it.
+
+        witness: file on other storage that keeps the last signed head.
+        default_cap: units each client may spend unless `set_cap` says otherwise; None: the budget.
+        data: the data's file or folder; the ledger's id is written beside it (binding.py).
+        files: what an application keeps in the ledger's folder, name → content.
+
+        Raises LedgerExists when folder, witness or data have a ledger, InvalidPlan.
+        """
+        creation.create(
+            folder,
+            dataset_id=dataset_id,
+            plan=plan,
+            witness=witness,
+            default_cap=default_cap,
+            data=data,
+            files=files,
+        )
+        return cls.open(folder, witness=witness)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        witness: Path,
+        read_only: bool = False,
+        trusted_head: SignedHead | Receipt | None = None,
+    ) -> Self:
+        """Opens an existing ledger; never creates one.
+
+        A ledger that `witness` cannot vouch for opens exhausted: `rolled_back` says why, stored
+        answers are found, every new charge is refused. `trusted_head`, from a client or an
+        auditor, vouches in place of a witness that is missing, damaged or old (witness.py).
+
+        Raises LedgerMissing, LedgerInUse when another process writes it, LedgerMismatch for
+        another schema, other keys or another ledger's witness, LedgerCorrupt.
+        """
+        database = folder / store.DATABASE
+        if not database.is_file():
+            raise LedgerMissing(
+                f"there is no ledger in {folder}; name the folder that it was opened in"
+            )
+        creation.require_outside(folder, witness)
+        lock = None if read_only else WriterLock(folder)
+        engine = (store.readable_engine if read_only else store.writable_engine)(database)
+        try:
+            with engine.connect() as connection:
+                contents = opening.read(connection, database)
+                keys = LedgerKeys.read(folder)
+                opening.require_keys(contents, keys, folder)
+                chain = Chain(
+                    contents.opening.ledger_id,
+                    contents.opening.public_key,
+                    contents.head.entry,
+                    lambda number: _recorded_hash(connection, number),
+                )
+                rolled_back = Witness(witness).rollback(chain, trusted_head)
+            if rolled_back is None and not read_only:
+                Witness(witness).write(contents.head)
+        except BaseException as error:
+            engine.dispose()
+            if lock is not None:
+                lock.release()
+            if isinstance(error, DBAPIError):
+                raise LedgerCorrupt(f"{database} cannot be read ({error.orig})") from error
+            raise
+        writer = Writer(folder, engine, Witness(witness), contents.head, lock)
+        return cls(folder, engine, writer, contents, keys, rolled_back)
+
+    def close(self) -> None:
+        """Waits for a settlement under way, then closes; closing twice does nothing."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # What it is
+
+    @property
+    def ledger_id(self) -> str:
+        """128 random bits, in hexadecimal."""
+        return self._opening.ledger_id
+
+    @property
+    def dataset_id(self) -> str:
+        """The data set that it was opened for."""
+        return self._opening.dataset_id
+
+    @property
+    def public_key(self) -> bytes:
+        """Raw Ed25519 public key (32 bytes) that verifies receipts and heads."""
+        return self._opening.public_key
+
+    @property
+    def plan(self) -> BudgetPlan:
+        """The plan that it was opened with, for ever."""
+        return self._opening.plan
+
+    @property
+    def rolled_back(self) -> str | None:
+        """Why it takes no charge, when its witness does not vouch for it."""
+        return self._rolled_back
+
+    def sample_key(self, sample: bytes, teacher_version: str, settings: bytes) -> bytes:
+        """Key of a stored answer, 32 bytes (HMAC-SHA256 under the ledger's secret).
+
+        sample: canonical bytes of the sample, or their digest. settings: everything about the
+        release but the sample, canonically (`TapRelease.settings_bytes`).
+        """
+        return self._keys.sample_key(sample, teacher_version, settings)
+
+    def mac(self, chunks: Iterable[bytes]) -> str:
+        """Keyed digest of the concatenated chunks, for a teacher's files; never a plain digest."""
+        return self._keys.file_mac(chunks)
+
+    # Charging
+
+    def find(self, client: str, request_id: str, content_digest: bytes) -> Settlement | None:
+        """What this request was settled as before; None when it was not.
+
+        Raises RequestIdReused when it was settled with other content, LedgerFault.
+        """
+        self._writer.require_usable()
+        with self._engine.connect() as connection:
+            settled = transaction.find(connection, client, request_id, content_digest)
+        if settled is not None:
+            self._writer.wait_until_witnessed(settled.receipt.entry)
+        return settled
+
+    def stored(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Key → payload of the answers among `keys` that are stored. Raises LedgerFault."""
+        self._writer.require_usable()
+        with self._engine.connect() as connection:
+            found = store.read_answers(connection, list(set(keys)))
+        if found:
+            self._writer.wait_until_witnessed(max(entry for entry, _ in found.values()))
+        return {key: payload for key, (_, payload) in found.items()}
+
+    def check(self, client: str, *, charge: int, draws: int) -> None:
+        """Raises what `settle` would raise for such a charge now, before any work is done for it.
+
+        Reserves nothing: `settle` decides.
+        """
+        self._writer.require_usable()
+        if self._rolled_back is not None:
+            raise LedgerRolledBack(charge, self._rolled_back)
+        with self._engine.connect() as connection:
+            state = connection.execute(select(store.state)).one()
+            account = transaction.read_account(connection, self._opening, client)
+        transaction.require_budget(state, account, charge, draws)
+
+    def settle(
+        self,
+        client: str,
+        request_id: str,
+        content_digest: bytes,
+        pending: Sequence[PendingAnswer],
+        teacher_version: str,
+    ) -> Settlement:
+        """Debits a request and makes its answers durable, in one transaction.
+
+        pending: all answers of the request, in order. Where a key is stored already, the stored
+        payload is returned and nothing charged for it; a key that occurs twice is charged once.
+        A request id that was settled before returns the earlier settlement, whatever `pending`
+        holds.
+
+        Raises BudgetExhausted (LedgerRolledBack among them) or RequestIdReused, with nothing
+        written; LedgerFault, after which the ledger must be opened again; ValueError for
+        arguments that no caller may pass.
+        """
+        _require_name("client", client)
+        _require_name("request_id", request_id)
+        if not pending:
+            raise ValueError("a request asks for at least one answer")
+        request = (client, request_id, content_digest)
+
+        def work(connection: Connection, state: Row[Any]) -> tuple[Settlement, SignedHead | None]:
+            settled = transaction.find(connection, *request)
+            if settled is not None:
+                return settled, None
+            self._require_not_rolled_back(sum(answer.charge for answer in pending))
+            return transaction.settle(
+                connection, state, self._keys, self._opening, request, pending, teacher_version
+            )
+
+        return self._writer.commit(work)
+
+    def charge_training(self, run: DpSgdRun, teacher_version: str) -> Receipt:
+        """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.
+
+        Called again for the same teacher and run it returns the first receipt: a version is one
+        training. Training anew, with fresh noise, is another version and another run.
+
+        Raises BudgetExhausted when the plan has no such run left, RequestIdReused when the
+        teacher was charged for another run, LedgerFault.
+        """
+        _require_name("teacher_version", teacher_version)
+        request_id = transaction.training_request(teacher_version)
+        request = ("", request_id, canonical_json.encode(run.to_json()))
+
+        def work(connection: Connection, state: Row[Any]) -> tuple[Receipt, SignedHead | None]:
+            settled = transaction.find(connection, *request)
+            if settled is not None:
+                return settled.receipt, None
+            self._require_not_rolled_back(0)
+            return transaction.use_training_run(
+                connection, state, self._keys, self._opening, run, request, teacher_version
+            )
+
+        return self._writer.commit(work)
+
+    def training_of(self, teacher_version: str) -> DpSgdRun | None:
+        """The reserved run that was charged for this teacher; None when none was."""
+        with self._engine.begin() as connection:
+            return transaction.training_of(connection, teacher_version)
+
+    def reserved_training(self) -> tuple[DpSgdRun, ...]:
+        """The plan's DP-SGD runs that no teacher has used yet."""
+        with self._engine.connect() as connection:
+            used = set(connection.scalars(select(store.training.c.place)))
+        return tuple(run for place, run in enumerate(self.plan.training) if place not in used)
+
+    def set_cap(self, client: str, units: int | None) -> None:
+        """Limits one client beneath the global budget, from now on; None: the default cap.
+
+        What it has spent stays spent: a cap below that leaves it nothing.
+        """
+        _require_name("client", client)
+        if units is not None and (type(units) is not int or not 0 <= units < 2**62):
+            raise ValueError(f"a cap is an integer from 0 to 2^62 units, not {units!r}")
+        posting = Posting(kind="cap", client=client, details={"cap": units})
+
+        def work(connection: Connection, state: Row[Any]) -> tuple[None, SignedHead]:
+            self._require_not_rolled_back(0)
+            _, head = transaction.append(connection, state, self._keys, self._opening, posting)
+            transaction.write_cap(connection, client, units)
+            return None, head
+
+        self._writer.commit(work)
+
+    # Reading
+
+    def budget(self, client: str | None = None) -> BudgetState:
+        """Where the ledger stands, for `client` or for nobody in particular."""
+        with self._engine.connect() as connection:
+            state = connection.execute(select(store.state)).one()
+            account = (
+                transaction.Account("", 0, None)
+                if client is None
+                else transaction.read_account(connection, self._opening, client)
+            )
+        lost = self._rolled_back is not None
+        left = 0 if lost else state.budget - state.spent
+        under_cap = left if account.cap is None else max(0, account.cap - account.spent)
+        return BudgetState(
+            spent=state.spent,
+            left=left,
+            budget=state.budget,
+            cap=account.cap,
+            client_spent=account.spent,
+            client_left=min(left, under_cap),
+            epsilon_spent=self.plan.epsilon if lost else spent_epsilon(self.plan, state.spent),
+            draws_left=0 if lost else state.draws_budget - state.draws,
+            promise=self.plan.promise,
+            rolled_back=self._rolled_back,
+        )
+
+    def head(self) -> SignedHead:
+        """The signed head of the chain as it was last witnessed."""
+        return self._writer.head
+
+    def entries(self, start: int = 0) -> Iterator[Entry]:
+        """The entries from number `start` on, as they stood when the iteration began."""
+        last = self._writer.head.entry
+        with self._engine.connect() as connection:
+            for number, _, body in store.read_entries(connection, start):
+                if number > last:
+                    return
+                yield Entry.from_json(canonical_json.decode(body))
+
+    def export_lines(self, first: int = 0) -> list[bytes]:
+        """The public log as canonical JSON lines: header, entries from `first` on, signed head."""
+        with self._engine.connect() as connection:
+            head = SignedHead.from_json_bytes(connection.scalars(select(store.state.c.head)).one())
+            lines = [
+                entry_line(body, digest)
+                for _, digest, body in store.read_entries(connection, first)
+            ]
+        self._writer.wait_until_witnessed(head.entry)
+        return [header_line(self.ledger_id, self.public_key), *lines, head_line(head)]
+
+    def export(self, path: Path) -> None:
+        """Writes the public log to a file, for `privacy-audit ledger`."""
+        replace_durably(path, b"".join(line + b"\n" for line in self.export_lines()))
+
+    def _require_not_rolled_back(self, asked: int) -> None:
+        if self._rolled_back is not None:
+            raise LedgerRolledBack(asked, self._rolled_back)
+
+
+def _recorded_hash(connection: Connection, number: int) -> bytes | None:
+    return connection.scalar(select(store.entries.c.hash).where(store.entries.c.number == number))
+
+
+def _require_name(what: str, value: str) -> None:
+    if not (0 < len(value) <= _LONGEST_NAME and value.isprintable()):
+        raise ValueError(f"{what} must be 1 to {_LONGEST_NAME} printable characters, not {value!r}")

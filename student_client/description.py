@@ -1,0 +1,203 @@
+"""What a service says of itself: its teacher, its taps, its promise and what is left of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ktan.data.normalise import Normalisation
+from ktan.teacher import AnswerTap, TapKind
+from privacy.promise import Adjacency, Promise
+from protos import teacher_pb2 as pb
+from student_client.errors import AnswerRejected
+
+_KINDS: Final[dict[int, TapKind]] = {
+    pb.TAP_KIND_LOGITS: "logits",
+    pb.TAP_KIND_PROBABILITIES: "probabilities",
+    pb.TAP_KIND_HINT: "hint",
+}
+_DTYPES: Final[dict[int, str]] = {
+    pb.DATA_TYPE_UINT8: "uint8",
+    pb.DATA_TYPE_FLOAT32: "float32",
+    pb.DATA_TYPE_INT64: "int64",
+}
+
+
+@dataclass(frozen=True)
+class PricedTap:
+    """A tap with its public bound and what one sample's answer costs."""
+
+    tap: AnswerTap
+    bound: float
+    """L2 bound B of one teacher's answer, in the tap's unit; 0 where nothing is clipped."""
+    charge: int
+    """Integer charge of one sample, in units of μ²·2⁴⁰."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was spent and what is left; charges in units of μ²·2⁴⁰, ε at the promise's δ."""
+
+    budget: int
+    spent: int
+    left: int
+    client_cap: int
+    """The caller's own cap, 0 when it has none."""
+    client_spent: int
+    client_left: int
+    """What the caller may still spend: the smaller of its cap's rest and the global rest."""
+    epsilon_spent: float
+    epsilon_budget: float
+    draws_left: int
+
+    @classmethod
+    def from_message(cls, message: pb.Budget) -> Budget:
+        return cls(
+            budget=message.budget,
+            spent=message.spent,
+            left=message.left,
+            client_cap=message.client_cap,
+            client_spent=message.client_spent,
+            client_left=message.client_left,
+            epsilon_spent=message.epsilon_spent,
+            epsilon_budget=message.epsilon_budget,
+            draws_left=message.draws_left,
+        )
+
+
+@dataclass(frozen=True)
+class TeacherDescription:
+    """Everything that Describe publishes; `budget` is as it stood when it was asked."""
+
+    address: str
+    version: str
+    mode: str
+    teachers: int
+    dataset: str
+    classes: tuple[str, ...]
+    input_name: str
+    input_dtype: str
+    input_shape: tuple[int, ...]
+    normalisation: Normalisation | None
+    taps: tuple[PricedTap, ...]
+    promise: Promise
+    budget: Budget
+    max_samples: int
+    public_key: bytes
+    ledger_id: str
+
+    @property
+    def charge(self) -> int:
+        """Charge of one sample: the sum over its taps."""
+        return sum(priced.charge for priced in self.taps)
+
+    @property
+    def draws(self) -> int:
+        """Noise draws of one sample: the coordinates of its taps that are charged."""
+        return sum(math.prod(priced.tap.shape) for priced in self.taps if priced.charge)
+
+    @property
+    def answer_taps(self) -> tuple[AnswerTap, ...]:
+        return tuple(priced.tap for priced in self.taps)
+
+    @classmethod
+    def from_message(cls, address: str, message: pb.DescribeResponse) -> TeacherDescription:
+        """Raises AnswerRejected when the description contradicts itself."""
+        try:
+            return cls(
+                address=address,
+                version=message.teacher_version,
+                mode=message.mode,
+                teachers=message.teachers,
+                dataset=message.dataset,
+                classes=tuple(message.classes),
+                input_name=message.input_name,
+                input_dtype=_DTYPES[message.input_dtype],
+                input_shape=tuple(message.input_shape),
+                normalisation=_normalisation(message),
+                taps=tuple(_tap(tap) for tap in message.taps),
+                promise=promise_of(message.promise),
+                budget=Budget.from_message(message.budget),
+                max_samples=message.max_samples_per_request,
+                public_key=message.ledger_public_key,
+                ledger_id=message.ledger_id,
+            )._checked()
+        except (KeyError, ValueError) as error:
+            raise AnswerRejected(
+                f"{address} describes itself in a way that this client does not understand "
+                f"({error}); are both of the same version?"
+            ) from error
+
+    def _checked(self) -> TeacherDescription:
+        if not self.version or not self.taps or not self.classes or not self.input_shape:
+            raise ValueError("no version, taps, classes or input shape")
+        if len(self.public_key) != 32:
+            raise ValueError("the ledger's public key is not one of 32 bytes")
+        if self.max_samples < 1:
+            raise ValueError("it takes no samples at all")
+        names = [priced.tap.name for priced in self.taps]
+        if len(set(names)) != len(names):
+            raise ValueError("two taps of one name")
+        return self
+
+
+def promise_of(message: pb.Promise) -> Promise:
+    """The promise of a message. Raises ValueError for an unknown adjacency."""
+    return Promise(
+        epsilon=message.epsilon,
+        delta=message.delta,
+        adjacency=Adjacency(message.adjacency),
+        unit=message.unit,
+        mode=message.mode or None,
+    )
+
+
+def _normalisation(message: pb.DescribeResponse) -> Normalisation | None:
+    if not message.normalisation.mean:
+        return None
+    return Normalisation(
+        tuple(message.normalisation.mean), tuple(message.normalisation.standard_deviation)
+    )
+
+
+def _tap(message: pb.TapDescription) -> PricedTap:
+    if message.charge < 0 or not message.noise_standard_deviation >= 0:
+        raise ValueError(f"tap '{message.name}' has a negative charge or noise")
+    tap = AnswerTap(
+        name=message.name,
+        kind=_KINDS[message.kind],
+        shape=tuple(message.shape),
+        noise_sd=message.noise_standard_deviation,
+        temperature=message.temperature or 1.0,
+    )
+    return PricedTap(tap, message.bound, message.charge)
+
+
+def to_json(description: TeacherDescription) -> dict[str, Any]:
+    """For machines: `describe --json`, and the run's record."""
+    taps = [
+        {**priced.tap.to_json(), "bound": priced.bound, "charge": priced.charge}
+        for priced in description.taps
+    ]
+    normalisation = description.normalisation
+    return {
+        "address": description.address,
+        "teacher_version": description.version,
+        "mode": description.mode,
+        "teachers": description.teachers,
+        "dataset": description.dataset,
+        "classes": list(description.classes),
+        "input": {
+            "name": description.input_name,
+            "dtype": description.input_dtype,
+            "shape": list(description.input_shape),
+        },
+        "normalisation": normalisation.to_json() if normalisation else None,
+        "taps": taps,
+        "charge_per_sample": description.charge,
+        "promise": description.promise.to_json(),
+        "ledger_id": description.ledger_id,
+        "public_key": description.public_key.hex(),
+        "max_samples_per_request": description.max_samples,
+    }

@@ -1,0 +1,247 @@
+"""Asks for the answers that are missing, pays for each once, and loses none to a crash.
+
+Per request: its id and samples go to disk, then to the service; the receipt is verified, then
+answers and receipt go to disk together. Whatever stops in between, the next run sends the same
+request again under the same id and gets the same answers at no further charge.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ktan.answers import AnswerStore, PendingRequest, sample_digests
+from ktan.errors import UserError
+from ktan.teacher import AnswerTap
+from student_client.connection import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from student_client.description import TeacherDescription
+from student_client.errors import RequestRefused
+from student_client.patience import patiently
+from student_client.remote import RemoteTeacher
+from student_client.verification import Verifier, open_store
+
+Samples = npt.NDArray[np.generic]
+"""uint8 or float32 [n, *input shape]."""
+
+_MESSAGE_OVERHEAD: Final = 64 * 2**10
+"""Bytes of a message kept free for its receipt, names and framing."""
+
+
+class Progress(Protocol):
+    """What a screen is told while answers come in."""
+
+    def advance(self, samples: int, epsilon_spent: float) -> None:
+        """`samples` more are stored; the service has now spent `epsilon_spent` in all."""
+
+    def wait(self, reason: str, seconds: float) -> None:
+        """The service is out of reach; it is asked again after `seconds`."""
+
+
+class Silent:
+    """No screen."""
+
+    def advance(self, samples: int, epsilon_spent: float) -> None:
+        pass
+
+    def wait(self, reason: str, seconds: float) -> None:
+        pass
+
+
+class Pool:
+    """The public samples that may be asked about, found by digest.
+
+    samples: [n, *input shape], never copied as a whole; digests: uint8 [n, 32].
+    """
+
+    def __init__(self, samples: torch.Tensor, digests: npt.NDArray[np.uint8] | None = None):
+        self._samples = samples
+        self.digests = sample_digests(samples) if digests is None else digests
+        self._row = {digest.tobytes(): row for row, digest in enumerate(self.digests)}
+
+    def rows(self, digests: npt.NDArray[np.uint8]) -> Samples | None:
+        """The samples with these digests, in their order; None when one of them is not here."""
+        rows = [self._row.get(digest.tobytes(), -1) for digest in digests]
+        if min(rows, default=-1) < 0:
+            return None
+        taken: Samples = self._samples[torch.tensor(rows)].numpy()
+        return taken
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What one `fetch` did."""
+
+    requests: int = 0
+    samples: int = 0
+    """Samples whose answers came."""
+    charged: int = 0
+    """Of those, the ones that the service charged now rather than had answered before."""
+
+
+def batch_size(description: TeacherDescription, wanted: int) -> int:
+    """Samples in one request: `wanted`, or fewer where the service or the wire carries no more.
+
+    Raises UserError for a batch below one, or a sample too large for any request.
+    """
+    if wanted < 1:
+        raise UserError(f"--query-batch is {wanted}; it must be at least 1")
+    sample_bytes = (
+        int(np.prod(description.input_shape)) * np.dtype(description.input_dtype).itemsize
+    )
+    answer_bytes = 4 * sum(math.prod(tap.shape) for tap in description.answer_taps)
+    fits = min(
+        (MAX_REQUEST_BYTES - _MESSAGE_OVERHEAD) // sample_bytes,
+        (MAX_RESPONSE_BYTES - _MESSAGE_OVERHEAD) // answer_bytes,
+    )
+    if fits < 1:
+        raise UserError(
+            f"one sample of {sample_bytes:,} bytes with an answer of {answer_bytes:,} bytes "
+            "does not fit into one message"
+        )
+    return min(wanted, description.max_samples, fits)
+
+
+def fetch(
+    teacher: RemoteTeacher,
+    description: TeacherDescription,
+    store: AnswerStore,
+    verifier: Verifier,
+    pool: Pool,
+    wanted: npt.NDArray[np.uint8],
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Brings the answers to `wanted` (digests, uint8 [n, 32]) into `store`, in that order.
+
+    Requests begun by an earlier run are finished first, under their own ids. Raises
+    BudgetRefused or another TeacherError when the service refuses, TeacherUnavailable after
+    `patience` seconds without a service, UserError for a begun request whose samples are not in
+    `pool`. What came before any of these is stored, also at ctrl-C.
+    """
+    courier = _Courier(teacher, description, store, verifier, pool, progress or Silent(), sleep)
+    for request in store.pending():
+        courier.send(request)
+    missing = wanted[store.missing(wanted)]
+    _, first = np.unique(missing, axis=0, return_index=True)
+    missing = missing[np.sort(first)]
+    size = batch_size(description, batch)
+    for start in range(0, len(missing), size):
+        digests = missing[start : start + size]
+        request = PendingRequest(str(uuid.uuid4()), digests)
+        store.begin(request.request_id, digests)
+        courier.send(request)
+    return courier.fetched
+
+
+@dataclass
+class _Courier:
+    teacher: RemoteTeacher
+    description: TeacherDescription
+    store: AnswerStore
+    verifier: Verifier
+    pool: Pool
+    progress: Progress
+    sleep: Callable[[float], None]
+    fetched: Fetched = Fetched()
+
+    def send(self, request: PendingRequest) -> None:
+        samples = self.pool.rows(request.digests)
+        if samples is None:
+            raise UserError(
+                f"{self.store.folder} holds a request begun for samples that are not in the "
+                "public part of this data set; run with the data and split that it was begun with"
+            )
+        try:
+            reply = patiently(
+                lambda: self.teacher.query(
+                    request.request_id, samples, self.description.input_name
+                ),
+                self.teacher.connection.patience,
+                self.progress.wait,
+                self.sleep,
+            )
+        except RequestRefused:
+            # Sent again it would be refused again; had it ever been charged, its samples are
+            # answered free under any other id.
+            self.store.abandon(request.request_id)
+            raise
+        receipt = self.verifier.receipt(reply.receipt, request.request_id, len(samples))
+        answers = self.verifier.answers(reply.answers, len(samples))
+        self.store.finish(request.request_id, answers, receipt.to_json())
+        self.fetched = Fetched(
+            requests=self.fetched.requests + 1,
+            samples=self.fetched.samples + len(samples),
+            charged=self.fetched.charged + reply.charged,
+        )
+        self.progress.advance(len(samples), receipt.epsilon_spent)
+
+
+class FetchingTeacher:
+    """A `Teacher` behind the answer store: what is stored is free, the rest is asked and paid.
+
+    `taps` are as published. `pool` holds the public samples among which requests of an earlier run
+    may be found; those that are asked about must be in it. No question is asked before paying:
+    `cost.py` quotes.
+    """
+
+    def __init__(
+        self,
+        teacher: RemoteTeacher,
+        description: TeacherDescription,
+        store: AnswerStore,
+        verifier: Verifier,
+        *,
+        pool: Pool | None = None,
+        batch: int = 64,
+        progress: Progress | None = None,
+    ):
+        self._teacher = teacher
+        self._description = description
+        self._store = store
+        self._verifier = verifier
+        self._pool = pool
+        self._batch = batch
+        self._progress = progress
+        self.fetched = Fetched()
+
+    @classmethod
+    def open(cls, teacher: RemoteTeacher, folder: Path) -> FetchingTeacher:
+        """The teacher with its answers kept in `folder`, created and pinned on first use.
+
+        Raises UserError when the folder belongs to another teacher, price, ledger or key, and
+        TeacherError when the service refuses to describe itself.
+        """
+        description = teacher.describe()
+        store = open_store(folder, description)
+        return cls(teacher, description, store, Verifier.of(description, store))
+
+    @property
+    def taps(self) -> Mapping[str, AnswerTap]:
+        return {tap.name: tap for tap in self._description.answer_taps}
+
+    def answer(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Answers to `samples` (uint8 or float32 [n, ...]); raises as `fetch` does."""
+        digests = sample_digests(samples)
+        pool = self._pool or Pool(samples, digests)
+        self.fetched = fetch(
+            self._teacher,
+            self._description,
+            self._store,
+            self._verifier,
+            pool,
+            digests,
+            batch=self._batch,
+            progress=self._progress,
+        )
+        return self._store.answers(digests)

@@ -1,0 +1,123 @@
+"""The one interceptor: authenticate, authorise, demand a deadline, translate errors.
+
+Every method of every service on the port passes here, health and reflection too. An exception
+that no table knows is logged by its type alone and reaches the client as a bare INTERNAL: its
+text may hold anything, a record's value included.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from privacy.errors import LedgerFault
+from protos import Reason
+from teacher_server.errors import INTERNAL, RequestError, status_of
+from teacher_server.identity import LOOPBACK, Identity, authorise, identify
+
+log = logging.getLogger(__name__)
+
+_caller: contextvars.ContextVar[Identity] = contextvars.ContextVar("caller")
+
+
+def caller() -> Identity:
+    """The identity of the call that is being served."""
+    return _caller.get()
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Wraps each handler; `plaintext` takes every caller for the loopback identity.
+
+    `on_ledger_fault` is called once a charge could not be made durable: the server stops serving.
+    """
+
+    def __init__(self, *, plaintext: bool, on_ledger_fault: Callable[[], None]):
+        self._plaintext = plaintext
+        self._on_ledger_fault = on_ledger_fault
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(method, handler.unary_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, handler.stream_stream),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def serve(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            try:
+                self._admit(method, context, needs_deadline=True)
+                return await behaviour(request, context)
+            except Exception as error:
+                await self._refuse(method, error, context)
+
+        return serve
+
+    def _stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        # A coroutine that writes, not a generator: it wraps handlers of both styles alike.
+        async def serve(request: Any, context: grpc.aio.ServicerContext) -> None:
+            try:
+                # A watch or a reflection session has no natural end, hence no deadline.
+                self._admit(method, context, needs_deadline=False)
+                responses = behaviour(request, context)
+                if inspect.isasyncgen(responses):
+                    async for response in responses:
+                        await context.write(response)
+                else:
+                    await responses
+            except Exception as error:
+                await self._refuse(method, error, context)
+
+        return serve
+
+    def _admit(
+        self, method: str, context: grpc.aio.ServicerContext, *, needs_deadline: bool
+    ) -> None:
+        if self._plaintext:
+            identity = LOOPBACK
+        else:
+            identity = identify(list(context.auth_context().get("peer_uri", [])))
+        authorise(identity, method)
+        if needs_deadline and context.time_remaining() is None:
+            raise RequestError(Reason.DEADLINE_REQUIRED, "set a deadline on the call")
+        _caller.set(identity)
+
+    async def _refuse(
+        self, method: str, error: Exception, context: grpc.aio.ServicerContext
+    ) -> None:
+        # `context.abort` itself raises: an abort already under way is passed on.
+        if isinstance(error, grpc.aio.AbortError | grpc.RpcError):
+            raise error
+        if isinstance(error, LedgerFault):
+            log.error("%s: the ledger failed: no answer leaves any more", method)
+            self._on_ledger_fault()
+        status = status_of(error)
+        if status is None:
+            log.error("%s: unforeseen %s", method, type(error).__name__)
+            status = INTERNAL
+        await context.abort_with_status(rpc_status.to_status(status))

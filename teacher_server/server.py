@@ -1,0 +1,138 @@
+"""Runs the service: one asyncio loop, mTLS, health, drain.
+
+The model runs in this process on as many executor threads as cores, one torch thread each:
+oversubscription collapses torch, and a child process costs a copy of every batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ktan.errors import UserError
+from privacy.ledger import Ledger
+from protos import teacher_pb2, teacher_pb2_grpc
+from teacher_server.answering import Answerer
+from teacher_server.guard import Guard
+from teacher_server.service import AuditService, Described, Desk, TeacherService
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 8 * 2**20
+MAX_RESPONSE_BYTES = 4 * 2**20
+_SERVICES = (
+    teacher_pb2.DESCRIPTOR.services_by_name["TeacherService"].full_name,
+    teacher_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+)
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Where and how the server listens."""
+
+    listen: str
+    """HOST:PORT; port 0 takes a free one."""
+    certificates: Path | None
+    """Folder with `ca.pem`, `certificate.pem`, `key.pem`; None serves plaintext on loopback."""
+    reflection: bool
+    threads: int
+    max_waiting_samples: int
+    grace_seconds: float
+
+
+async def serve(
+    face: Described,
+    answerer: Answerer,
+    ledger: Ledger,
+    transport: Transport,
+    on_ready: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Serves until `stop` is set, then drains: what was accepted is answered.
+
+    `on_ready` is called with the address that was bound. Raises UserError when it cannot be.
+    """
+    executor = ThreadPoolExecutor(transport.threads, thread_name_prefix="teacher")
+    desk = Desk(executor, transport.max_waiting_samples)
+    guard = Guard(plaintext=transport.certificates is None, on_ledger_fault=stop.set)
+    server = grpc.aio.server(
+        interceptors=[guard],
+        options=[
+            # Two servers on one port would split one client's retries between two ledgers.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+        ],
+    )
+    teacher_pb2_grpc.add_TeacherServiceServicer_to_server(
+        TeacherService(face, answerer, ledger, desk), server
+    )
+    teacher_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(ledger), server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if transport.reflection:
+        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    try:
+        address = _bind(server, transport)
+        await server.start()
+        for name in ("", *_SERVICES):
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        on_ready(address)
+        await stop.wait()
+    finally:
+        log.info("draining")
+        desk.draining = True
+        await status.enter_graceful_shutdown()
+        await server.stop(transport.grace_seconds)
+        # Work whose client has gone still ends: a charge under way becomes durable.
+        await asyncio.to_thread(executor.shutdown)
+        log.info("drained")
+
+
+def _bind(server: grpc.aio.Server, transport: Transport) -> str:
+    host = transport.listen.rpartition(":")[0]
+    try:
+        if transport.certificates is None:
+            if not _is_loopback(host.strip("[]")):
+                raise UserError(f"--plaintext serves on loopback only, not on {transport.listen}")
+            port = server.add_insecure_port(transport.listen)
+        else:
+            port = server.add_secure_port(transport.listen, _credentials(transport.certificates))
+    except RuntimeError as error:
+        raise UserError(f"cannot listen on {transport.listen}: {error}") from error
+    return f"{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    try:
+        authority, certificate, key = (
+            (folder / name).read_bytes() for name in ("ca.pem", "certificate.pem", "key.pem")
+        )
+    except OSError as error:
+        raise UserError(
+            f"{folder} needs ca.pem, certificate.pem and key.pem ({error.strerror}: "
+            f"{error.filename}); `teacher-server certs` makes them"
+        ) from error
+    if os.stat(folder / "key.pem").st_mode & 0o077:
+        raise UserError(f"{folder / 'key.pem'} is readable by others; chmod 600 it")
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=authority, require_client_auth=True
+    )

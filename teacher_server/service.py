@@ -1,0 +1,221 @@
+"""The gRPC services: validate what came, hand it to the answerer, pack what may leave."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from privacy.ledger import BudgetState, Ledger
+from privacy.promise import Promise
+from protos import Reason, from_message, teacher_pb2, teacher_pb2_grpc, to_message
+from protos.tensors import TensorError, data_type
+from teacher_server.answering import Answer, Answerer
+from teacher_server.errors import RequestError, Unavailable
+from teacher_server.guard import caller
+from teacher_server.menu import ServedTap
+
+_Result = TypeVar("_Result")
+
+INPUT_NAME: Final = "samples"
+MAX_MAGNITUDE: Final = 1e6
+"""Largest |value| of a float32 sample: beyond it lies a unit mistake, not a measurement."""
+RETRY_SECONDS: Final = 0.5
+_LINES_PER_MESSAGE: Final = 256
+
+
+@dataclass(frozen=True)
+class Described:
+    """The service's public face, fixed while it runs."""
+
+    teacher_version: str
+    mode: str
+    teachers: int
+    dataset: str
+    classes: tuple[str, ...]
+    input_dtype: str
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    standard_deviation: tuple[float, ...]
+    menu: tuple[ServedTap, ...]
+    max_samples: int
+
+
+class Desk:
+    """Admits work to the executor, counted in samples, and refuses it while draining.
+
+    Bounded: what does not fit is refused at once with a retry hint rather than queued for ever.
+    """
+
+    def __init__(self, executor: ThreadPoolExecutor, max_waiting_samples: int):
+        self._executor = executor
+        self._room = max_waiting_samples
+        self.draining = False
+
+    async def run(self, samples: int, work: Callable[[], _Result]) -> _Result:
+        """`work()` in the executor. Raises Unavailable when there is no room or while draining."""
+        if self.draining:
+            raise Unavailable(Reason.DRAINING, "the server is shutting down", RETRY_SECONDS)
+        if samples > self._room:
+            raise Unavailable(
+                Reason.OVERLOADED, "too many samples are waiting; retry later", RETRY_SECONDS
+            )
+        self._room -= samples
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+        def leave(_: asyncio.Future[_Result]) -> None:
+            self._room += samples
+
+        future.add_done_callback(leave)
+        # A client that goes away or runs out of time must not stop a charge half-way; work that
+        # has not begun is left to finish too: its answer is stored and the retry gets it free.
+        return await asyncio.shield(future)
+
+
+class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
+    """Describe, Query, GetBudget."""
+
+    def __init__(self, described: Described, answerer: Answerer, ledger: Ledger, desk: Desk):
+        self._described = described
+        self._answerer = answerer
+        self._ledger = ledger
+        self._desk = desk
+
+    async def Describe(
+        self, request: teacher_pb2.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> teacher_pb2.DescribeResponse:
+        face = self._described
+        state = await self._budget()
+        return teacher_pb2.DescribeResponse(
+            teacher_version=face.teacher_version,
+            mode=face.mode,
+            teachers=face.teachers,
+            dataset=face.dataset,
+            classes=face.classes,
+            input_name=INPUT_NAME,
+            input_dtype=data_type(face.input_dtype),
+            input_shape=face.input_shape,
+            normalisation=teacher_pb2.Normalisation(
+                mean=face.mean, standard_deviation=face.standard_deviation
+            ),
+            taps=[tap.message() for tap in face.menu],
+            promise=_promise(state.promise, face.mode),
+            budget=_budget(state),
+            max_samples_per_request=face.max_samples,
+            ledger_public_key=self._ledger.public_key,
+            ledger_id=self._ledger.ledger_id,
+        )
+
+    async def Query(
+        self, request: teacher_pb2.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> teacher_pb2.QueryResponse:
+        client = caller().name
+        request_id = checked_request_id(request.request_id)
+        samples = checked_samples(request.samples, self._described)
+        answer: Answer = await self._desk.run(
+            len(samples), lambda: self._answerer.answer(client, request_id, samples)
+        )
+        return teacher_pb2.QueryResponse(
+            answers=[to_message(name, array) for name, array in answer.taps.items()],
+            receipt=answer.receipt.to_json_bytes(),
+            charged_samples=answer.charged_samples,
+        )
+
+    async def GetBudget(
+        self, request: teacher_pb2.GetBudgetRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> teacher_pb2.GetBudgetResponse:
+        state = await self._budget()
+        return teacher_pb2.GetBudgetResponse(
+            budget=_budget(state), promise=_promise(state.promise, self._described.mode)
+        )
+
+    async def _budget(self) -> BudgetState:
+        return await asyncio.to_thread(self._ledger.budget, caller().name)
+
+
+class AuditService(teacher_pb2_grpc.AuditServiceServicer):
+    """Streams the public log to an auditor: what `Ledger.export` writes to a file."""
+
+    def __init__(self, ledger: Ledger):
+        self._ledger = ledger
+
+    async def ListEntries(
+        self, request: teacher_pb2.ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[teacher_pb2.ListEntriesResponse]:
+        lines = await asyncio.to_thread(self._ledger.export_lines, request.first)
+        for start in range(0, len(lines), _LINES_PER_MESSAGE):
+            yield teacher_pb2.ListEntriesResponse(lines=lines[start : start + _LINES_PER_MESSAGE])
+
+
+def checked_request_id(text: str) -> str:
+    """`text`, if it is a UUID in its canonical form. Raises RequestError."""
+    try:
+        canonical: str | None = str(uuid.UUID(text))
+    except ValueError:
+        canonical = None
+    if text != canonical:
+        raise RequestError(
+            Reason.INVALID_REQUEST_ID, "request_id must be a UUID in its canonical lower-case form"
+        )
+    return text
+
+
+def checked_samples(
+    tensors: Sequence[teacher_pb2.Tensor], face: Described
+) -> npt.NDArray[np.generic]:
+    """The one input tensor, [n, *input_shape]. Raises TensorError or RequestError.
+
+    Everything that can be wrong is found here, before a teacher or the ledger is touched.
+    """
+    if len(tensors) != 1 or tensors[0].name != INPUT_NAME:
+        names = ", ".join(tensor.name for tensor in tensors) or "none"
+        raise TensorError(f"send exactly one tensor named '{INPUT_NAME}', got {names}")
+    count = tensors[0].shape[0] if tensors[0].shape else 0
+    if not 1 <= count <= face.max_samples:
+        raise RequestError(
+            Reason.TOO_MANY_SAMPLES, f"send 1 to {face.max_samples} samples, got {count}"
+        )
+    samples = from_message(tensors[0])
+    if samples.shape[1:] != face.input_shape:
+        raise TensorError(
+            f"a sample must have shape {list(face.input_shape)}, got {list(samples.shape[1:])}"
+        )
+    if samples.dtype != np.dtype(face.input_dtype):
+        raise TensorError(f"samples must be {face.input_dtype}, got {samples.dtype.name}")
+    if samples.dtype.kind == "f":
+        if not np.isfinite(samples).all():
+            raise TensorError("samples hold NaN or infinity")
+        if np.abs(samples).max() > MAX_MAGNITUDE:
+            raise TensorError(f"samples hold values beyond ±{MAX_MAGNITUDE:g}")
+    return samples
+
+
+def _promise(promise: Promise, mode: str) -> teacher_pb2.Promise:
+    return teacher_pb2.Promise(
+        epsilon=promise.epsilon,
+        delta=promise.delta,
+        adjacency=promise.adjacency,
+        unit=promise.unit,
+        mode=mode,
+    )
+
+
+def _budget(state: BudgetState) -> teacher_pb2.Budget:
+    return teacher_pb2.Budget(
+        budget=state.budget,
+        spent=state.spent,
+        left=state.left,
+        client_cap=state.cap or 0,
+        client_spent=state.client_spent,
+        client_left=state.client_left,
+        epsilon_spent=state.epsilon_spent,
+        epsilon_budget=state.promise.epsilon,
+        draws_left=state.draws_left,
+    )

@@ -1,0 +1,242 @@
+"""Trains one teacher by DP-SGD (Abadi et al. 2016) with Opacus.
+
+Each record's gradient is bounded by itself, records are sampled independently (Poisson), noise is
+added to the sum, and the sum is divided by the *expected* batch size: the mechanism that
+`privacy.composition` accounts. Sampling and noise come from secret entropy (secret_noise.py).
+Batch sizes, gradient norms and the training loss are private and neither shown nor stored.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from ktan.data import Normalisation
+from ktan.errors import UserError
+from ktan.networks import NetworkSpec, build
+from ktan.optimisers import OptimiserName, learning_rate, make_optimiser
+from privacy.composition import DpSgdRun
+from teacher_server.training.secret_noise import SecretNoise
+from teacher_server.training.stack_state import StackState
+
+_STATE = "dp-sgd.safetensors"
+_CHECKPOINTS = 10
+
+
+@dataclass(frozen=True)
+class DpSgdRecipe:
+    """How the teacher is trained; public settings only."""
+
+    spec: NetworkSpec
+    normalise: Normalisation
+    run: DpSgdRun
+    """Sampling rate, noise and steps, as the ledger has reserved them."""
+    max_grad_norm: float
+    """L2 bound of one record's gradient over all parameters."""
+    learning_rate: float
+    optimiser: OptimiserName
+    chunk: int
+    """Records whose gradients are in memory at once; changes nothing but time."""
+
+    def fingerprint(self) -> str:
+        """Differs for recipes that would not continue each other's states."""
+        return repr(replace(self, chunk=0))
+
+
+def train_dp_sgd(
+    samples: Tensor,
+    labels: Tensor,
+    recipe: DpSgdRecipe,
+    *,
+    device: torch.device,
+    start: dict[str, Tensor] | None = None,
+    folder: Path | None = None,
+    charged: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int], None] = lambda _teachers: None,
+) -> dict[str, Tensor]:
+    """A trained network as a state, name → [1, ...] on the CPU.
+
+    `samples` [N, ...] and `labels` int64 [N] (-1: no label, no gradient) of all private records;
+    `start`: a public network's state to begin from. `folder` keeps checkpoints; a later call goes
+    on from the last one with fresh sampling and noise: steps after it were never released, so they
+    count once. The last step is always kept: a run that was `charged` may have been released, and
+    only its own last state may be used again, never a second draw of its noise. `stopping` is
+    asked after each step; KeyboardInterrupt follows a checkpoint.
+
+    Raises UserError for a network in which one record's gradient depends on another record, or
+    that keeps statistics of its inputs, and for a charged run whose last state is not there.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(recipe.spec)
+    if start is not None:
+        network.load_state_dict(start)
+    _require_separable(network, recipe.spec)
+    network.to(device).train()
+    source = SecretNoise()
+    inner = make_optimiser(network.parameters(), recipe.optimiser)
+    state = StackState(dict(network.named_parameters()), dict(network.named_buffers()), inner)
+    path = None if folder is None else folder / _STATE
+    if path is not None and path.exists():
+        state.load(path, recipe.fingerprint())
+    if charged and state.step < recipe.run.steps:
+        raise UserError(
+            "this training was charged and its last state is not there: going on would release a "
+            "second result under one charge; delete it, and train anew with another reserved run"
+        )
+    samples, labels = samples.to(device), labels.to(device)
+    expected = recipe.run.sample_rate * len(samples)
+    every = max(1, recipe.run.steps // _CHECKPOINTS)
+    # Opacus's hooks need no gradient of the inputs; torch warns of that once for each module.
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
+    with _Clippers(network, recipe, samples, labels) as clippers:
+        while state.step < recipe.run.steps:
+            for group in inner.param_groups:
+                group["lr"] = learning_rate(recipe.learning_rate, state.step, recipe.run.steps)
+            drawn = source.sampled(len(samples), recipe.run.sample_rate)
+            summed = clippers.sum(torch.from_numpy(drawn).to(device))
+            deviation = recipe.run.noise_multiplier * recipe.max_grad_norm
+            for parameter, gradient in zip(network.parameters(), summed, strict=True):
+                noise = source.normal(tuple(parameter.shape)).to(device)
+                parameter.grad = (gradient + deviation * noise) / expected
+            inner.step()
+            state.step += 1
+            on_step(1)
+            asked = stopping()
+            last = state.step == recipe.run.steps
+            if path is not None and (asked or last or state.step % every == 0):
+                state.save(path, recipe.fingerprint())
+            if asked and not last:
+                raise KeyboardInterrupt
+    values = {**state.parameters, **state.buffers}
+    return {name: value.detach().cpu().clone()[None] for name, value in values.items()}
+
+
+class _Clippers:
+    """Sums clipped gradients of many records: one replica of the network for each core."""
+
+    def __init__(
+        self, network: nn.Module, recipe: DpSgdRecipe, samples: Tensor, labels: Tensor
+    ) -> None:
+        self._recipe = recipe
+        self._samples, self._labels = samples, labels
+        # One core an operation and many operations at once, where operations are small.
+        alone = samples.device.type == "cpu" and torch.get_num_threads() == 1
+        count = (os.cpu_count() or 1) if alone else 1
+        self._clippers = [_Clipper(network, recipe.max_grad_norm) for _ in range(count)]
+        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def __enter__(self) -> "_Clippers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def sum(self, drawn: Tensor) -> list[Tensor]:
+        """Σ over the drawn records (positions, int64 [n]) of their clipped gradients."""
+        chunks = drawn.split(self._recipe.chunk) if len(drawn) else (drawn,)
+        if len(self._clippers) == 1:
+            return self._share(self._clippers[0], chunks)
+        shares = [chunks[i :: len(self._clippers)] for i in range(len(self._clippers))]
+        work = [
+            self._pool.submit(self._share, clipper, share)
+            for clipper, share in zip(self._clippers, shares, strict=True)
+            if share
+        ]
+        parts = [future.result() for future in work]
+        return [torch.stack(gradients).sum(dim=0) for gradients in zip(*parts, strict=True)]
+
+    def _share(self, clipper: "_Clipper", chunks: Sequence[Tensor]) -> list[Tensor]:
+        for chunk in chunks:
+            clipper.add(self._recipe.normalise(self._samples[chunk]), self._labels[chunk])
+        return clipper.take()
+
+
+class _Clipper:
+    """A replica that shares the network's weights and clips each record's gradient by Opacus."""
+
+    def __init__(self, network: nn.Module, max_grad_norm: float) -> None:
+        replica = copy.deepcopy(network)
+        for own, shared in zip(replica.parameters(), network.parameters(), strict=True):
+            own.data = shared.data
+        self._model = GradSampleModule(replica, loss_reduction="sum")
+        self._optimiser = FiniteDPOptimizer(
+            torch.optim.SGD(replica.parameters(), lr=0.0),
+            noise_multiplier=0.0,  # noise is added once, to the sum of all replicas
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+
+    def add(self, inputs: Tensor, labels: Tensor) -> None:
+        """Adds the clipped gradients of these records; of none, if there is none."""
+        logits = self._model(inputs)
+        F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum").backward()
+        self._optimiser.clip_and_accumulate()
+        for parameter in self._optimiser.params:
+            parameter.grad_sample = parameter.grad = None
+
+    def take(self) -> list[Tensor]:
+        """What was added since the last time, a tensor for each parameter."""
+        summed = [parameter.summed_grad for parameter in self._optimiser.params]
+        for parameter in self._optimiser.params:
+            parameter.summed_grad = None
+        return summed
+
+
+class FiniteDPOptimizer(DPOptimizer):
+    """Opacus's clipping, under which no record can poison the sum."""
+
+    def clip_and_accumulate(self) -> None:
+        """As Opacus, but a gradient that is not finite counts as zero.
+
+        Its norm would turn the whole sum into NaN, and so one record would move it without bound.
+        """
+        for parameter in self.params:
+            gradients = parameter.grad_sample
+            finite = gradients.flatten(1).sum(dim=1).isfinite()
+            if not bool(finite.all()):
+                broken = ~gradients.flatten(1).isfinite().all(dim=1)
+                for other in self.params:
+                    other.grad_sample[broken] = 0.0
+        super().clip_and_accumulate()
+
+
+def _require_separable(network: nn.Module, spec: NetworkSpec) -> None:
+    """Raises UserError unless each record's logits are a function of that record alone.
+
+    Opacus looks at trainable modules only; what a record may reach is therefore tried, too, on
+    random (public) inputs: no buffer may change, and no row may feel another.
+    """
+    errors: list[Any] = list(ModuleValidator.validate(network, strict=False))
+    inputs = torch.randn(3, *spec.input_shape, generator=torch.Generator().manual_seed(1))
+    changed = inputs.clone()
+    changed[1:] *= -100.0
+    trial = copy.deepcopy(network).train()
+    before = {name: value.clone() for name, value in trial.named_buffers()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        rows = []
+        for batch in (inputs, changed):
+            torch.manual_seed(1)
+            rows.append(trial(batch)[0])
+    if any(not torch.equal(value, before[name]) for name, value in trial.named_buffers()):
+        errors.append("it keeps statistics of its inputs, which would be released without noise")
+    if not torch.allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5):
+        errors.append("one record's output depends on the others in its batch")
+    if errors:
+        raise UserError(
+            f"network {spec.name} cannot be trained by dp-sgd: {errors[0]} "
+            "(--network-set norm=group where the network has that option)"
+        )

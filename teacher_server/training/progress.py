@@ -1,0 +1,40 @@
+"""What a custodian sees of training: how far it is, and nothing of what is learnt.
+
+A private loss or accuracy on a screen would be a release that nothing has charged.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from tqdm import tqdm
+
+from ktan.interruption import Interruption
+
+
+@contextmanager
+def training_bar(
+    what: str, steps: int, folder: Path, shown: bool
+) -> Iterator[tuple[Callable[[], bool], Callable[[int], None]]]:
+    """A bar over all steps of all teachers, and a ctrl-C that waits for the steps under way.
+
+    Yields `stopping` (whether ctrl-C was pressed) and `on_step` (so many teachers took a step),
+    which several threads may call. `folder`: where an interrupted run leaves its state.
+    """
+    lock = Lock()
+    bar = tqdm(
+        total=steps, desc=what, unit="step", unit_scale=True, disable=not shown, mininterval=0.5
+    )
+
+    def on_step(teachers: int) -> None:
+        with lock:
+            bar.update(teachers)
+
+    with Interruption() as interruption, bar:
+        try:
+            yield lambda: interruption.asked, on_step
+        except KeyboardInterrupt:
+            tqdm.write(f"the state is kept in {folder}; go on with --resume", file=sys.stderr)
+            raise

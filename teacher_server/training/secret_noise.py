@@ -1,0 +1,44 @@
+"""The secret randomness of DP-SGD: who is sampled, and the noise.
+
+A cryptographic key stream (AES-256 in counter mode) under a key that the operating system draws
+for each training process and that is never stored: not seedable, not repeatable, not logged. A
+resumed run has a new key, hence new samples and new noise. (torch's CPU generator keeps 32 bits of
+its seed, which could be searched.)
+
+The Gaussian noise is floating point, here as in Opacus: a stated gap
+(docs/privacy/threat-model.md).
+"""
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from torch import Tensor
+
+
+class SecretNoise:
+    """Independent draws from fresh secret entropy."""
+
+    def __init__(self) -> None:
+        self._stream = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+
+    def sampled(self, count: int, rate: float) -> npt.NDArray[np.int64]:
+        """Poisson sampling: the positions below `count` that come up, each with `rate`."""
+        return np.flatnonzero(self._uniform(count) < rate).astype(np.int64)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """float32 standard normal draws (Box & Muller 1958, in float64)."""
+        count = int(np.prod(shape, dtype=np.int64))
+        pairs = -(-count // 2)
+        # 1 - u lies in (0, 1]: the logarithm is finite.
+        radius = np.sqrt(-2.0 * np.log1p(-self._uniform(pairs)))
+        angle = 2.0 * np.pi * self._uniform(pairs)
+        drawn = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+        return torch.from_numpy(drawn.astype(np.float32)).reshape(shape)
+
+    def _uniform(self, count: int) -> npt.NDArray[np.float64]:
+        """Uniform multiples of 2⁻⁵³ in [0, 1)."""
+        words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
+        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,116 @@
+"""The exact curve, against mpmath, dp-accounting and published values."""
+
+import math
+
+import mpmath
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privacy import gaussian
+
+EPSILONS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
+DELTAS = (0.5, 1e-2, 1e-5, 1e-10, 1e-15, 1e-30)
+
+
+def exact_delta(epsilon: float, mu: float) -> mpmath.mpf:
+    """Balle & Wang 2018, Theorem 8, as it stands, with 80 digits."""
+    with mpmath.workdps(80):
+        e, m = mpmath.mpf(epsilon), mpmath.mpf(mu)
+        return mpmath.ncdf(-e / m + m / 2) - mpmath.exp(e) * mpmath.ncdf(-e / m - m / 2)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("delta", DELTAS)
+def test_mu_inverts_the_exact_curve(epsilon: float, delta: float) -> None:
+    mu = gaussian.mu(epsilon, delta)
+    assert float(exact_delta(epsilon, mu) / mpmath.mpf(delta)) == pytest.approx(1.0, rel=1e-11)
+    # Rounded downwards: one step of 1e-10 more passes the target.
+    assert exact_delta(epsilon, mu * (1 + 1e-10)) > mpmath.mpf(delta)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("mu", [1e-4, 9.9e-3, 1.01e-2, 0.5, 3.0, 40.0])
+def test_delta_has_twelve_digits(epsilon: float, mu: float) -> None:
+    exact = exact_delta(epsilon, mu)
+    if exact < mpmath.mpf(10) ** -60:
+        assert gaussian.delta(epsilon, mu) < 1e-59
+    else:
+        assert float(gaussian.delta(epsilon, mu) / exact) == pytest.approx(1.0, rel=1e-11)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(-3.0, 1.6), st.floats(-20.0, -0.4))
+def test_epsilon_and_mu_are_inverse_and_rounded_to_the_safe_side(log_mu: float, log_d: float):
+    mu, delta = 10.0**log_mu, 10.0**log_d
+    epsilon = gaussian.epsilon(delta, mu)
+    assert gaussian.delta(epsilon, mu) <= delta * (1 + 1e-12)
+    if epsilon > 1e-6:
+        assert gaussian.mu(epsilon, delta) == pytest.approx(mu, rel=1e-8)
+    else:
+        assert gaussian.delta(0.0, mu) <= delta * (1 + 1e-5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(1e-3, 20.0), st.floats(1e-3, 20.0), st.floats(0.0, 50.0))
+def test_delta_grows_with_mu_and_falls_with_epsilon(mu: float, step: float, epsilon: float):
+    assert gaussian.delta(epsilon, mu + step) >= gaussian.delta(epsilon, mu)
+    assert gaussian.delta(epsilon + step, mu) <= gaussian.delta(epsilon, mu)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "mu"), [(1.0, 0.2681), (2.0, 0.5016), (4.0, 0.9249), (8.0, 1.666)]
+)
+def test_budget_for_delta_one_in_a_hundred_thousand(epsilon: float, mu: float) -> None:
+    assert gaussian.mu(epsilon, 1e-5) == pytest.approx(mu, abs=5e-4)
+
+
+# (mu, delta, epsilon), epsilon to three decimals
+COMPOSED = {
+    "1000 answers at 20": (math.sqrt(1000) / 20, 1e-5, 7.511),
+    "10000 answers at 100": (1.0, 1e-5, 4.377),
+    "60000 answers at 500": (math.sqrt(60000) / 500, 1e-6, 2.204),
+    "1000 hints at 40 and logits at 60": (math.sqrt(1000 * (1 / 1600 + 1 / 3600)), 1e-5, 4.126),
+}
+
+
+@pytest.mark.parametrize("case", COMPOSED)
+def test_composed_answers_to_three_decimals_and_to_pld(case: str) -> None:
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import privacy_loss_distribution
+
+    mu, delta, expected = COMPOSED[case]
+    epsilon = gaussian.epsilon(delta, mu)
+    assert epsilon == pytest.approx(expected, abs=5e-4)
+    pld = privacy_loss_distribution.from_gaussian_mechanism(
+        2.0 / mu, neighboring_relation=NeighboringRelation.REPLACE_ONE
+    )
+    assert epsilon == pytest.approx(pld.get_epsilon_for_delta(delta), abs=1e-3)
+
+
+def test_renyi_accounting_is_looser() -> None:
+    """The RDP figure of the same answers, 8.079: an upper bound on the exact 7.511."""
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant()
+    accountant.compose(dp_accounting.GaussianDpEvent(20.0), 1000)
+    exact = gaussian.epsilon(1e-5, math.sqrt(1000) / 20)
+    assert exact < accountant.get_epsilon(1e-5) == pytest.approx(8.079, abs=5e-3)
+
+
+def test_nothing_released_costs_nothing() -> None:
+    assert gaussian.delta(0.0, 0.0) == 0.0
+    assert gaussian.epsilon(1e-5, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_nonsense_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="must be finite"):
+        gaussian.delta(bad, 1.0)
+    with pytest.raises(ValueError, match="must be finite"):
+        gaussian.delta(1.0, bad)
+    with pytest.raises(ValueError, match="delta"):
+        gaussian.mu(1.0, 0.0)
+    with pytest.raises(ValueError, match="delta"):
+        gaussian.epsilon(1.0, 1.0)

@@ -1,0 +1,54 @@
+"""Rules of the whole house that no linter holds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("ktan", "privacy", "protos", "student_client", "teacher_server")
+SOURCES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+PICKLES = re.compile(
+    r"^\s*(import|from) (pickle|cloudpickle|joblib|shelve|marshal)\b"
+    r"|(?<!safetensors\.)\btorch\.(load|save)\(|allow_pickle=True",
+    re.M,
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_pickled(path):
+    assert not PICKLES.findall(path.read_text(encoding="utf-8"))
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_seedable_generators_never_reach_the_noise():
+    for path in (ROOT / "privacy").rglob("*.py"):
+        if "audit" in path.parts:
+            continue
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(import random|from random|from numpy.random)", code, re.M), path
+        assert "default_rng" not in code, path
+
+
+def test_the_privacy_core_comes_without_torch_and_the_client_without_opendp():
+    for module, forbidden in (
+        ("privacy.release", ("torch", "opendp", "dp_accounting")),
+        ("privacy.receipts", ("torch", "opendp", "dp_accounting", "sqlalchemy", "scipy")),
+        ("privacy.ledger", ("torch", "opendp", "dp_accounting")),
+        ("student_client", ("opendp", "dp_accounting", "sqlalchemy")),
+    ):
+        check = f"import sys, {module}; print([m for m in {forbidden!r} if m in sys.modules])"
+        done = subprocess.run(
+            [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[]", (module, done.stdout)
