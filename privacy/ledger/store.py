@@ -30,7 +30,7 @@ from sqlalchemy import (
     select,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 DATABASE: Final = "ledger.sqlite"
 WRITING: Final = "ktan_writing"
 """Execution option of a connection whose transactions write."""
@@ -107,6 +107,16 @@ training = Table(
     Column("entry", BigInteger, nullable=False, unique=True),
 )
 """The plan's reserved DP-SGD runs that were used, by their place in the plan."""
+
+writers = Table(
+    "writers",
+    metadata,
+    Column("writer", String, primary_key=True),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+)
+"""Per writing process, the entries of the last group that it committed: what a crash may leave
+beyond the witness (witness.py). A SQLite ledger has one writer, "sqlite"."""
 
 
 _ANSWERS: Final = select(answers.c.key, answers.c.entry, answers.c.payload).where(
