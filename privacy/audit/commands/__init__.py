@@ -1,0 +1,1 @@
+"""One file a command of `privacy-audit`: its options, and what it prints."""
