@@ -1,7 +1,8 @@
 """What can go wrong between a student and its teacher, sorted by what the user can do about it.
 
 A status of the service becomes one of these by its code and machine-readable reason; the text of a
-message is shown and never acted upon. Why no connection comes about is for `diagnosis.py` to say.
+message is shown and never acted upon. Why no connection comes about is for
+`protos/diagnosis.py` to say.
 """
 
 from __future__ import annotations

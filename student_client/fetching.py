@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ import torch
 from ktan.answers import AnswerStore, PendingRequest, sample_digests
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
-from student_client.connection import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from protos.limits import samples_per_request
 from student_client.description import TeacherDescription
 from student_client.errors import RequestRefused
 from student_client.patience import patiently
@@ -31,9 +31,6 @@ from student_client.verification import Verifier, open_store
 
 Samples = npt.NDArray[np.generic]
 """uint8 or float32 [n, *input shape]."""
-
-_MESSAGE_OVERHEAD: Final = 64 * 2**10
-"""Bytes of a message kept free for its receipt, names and framing."""
 
 
 class Progress(Protocol):
@@ -98,10 +95,7 @@ def batch_size(description: TeacherDescription, wanted: int) -> int:
         int(np.prod(description.input_shape)) * np.dtype(description.input_dtype).itemsize
     )
     answer_bytes = 4 * sum(math.prod(tap.shape) for tap in description.answer_taps)
-    fits = min(
-        (MAX_REQUEST_BYTES - _MESSAGE_OVERHEAD) // sample_bytes,
-        (MAX_RESPONSE_BYTES - _MESSAGE_OVERHEAD) // answer_bytes,
-    )
+    fits = samples_per_request(sample_bytes, answer_bytes)
     if fits < 1:
         raise UserError(
             f"one sample of {sample_bytes:,} bytes with an answer of {answer_bytes:,} bytes "

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from privacy.promise import Promise
 from protos import TensorError, from_message, teacher_pb2_grpc, to_message
 from protos import teacher_pb2 as pb
+from protos.diagnosis import lasting_fault
 from student_client.connection import Connection, open_channel
 from student_client.description import Budget, TeacherDescription, promise_of
-from student_client.diagnosis import lasting_fault
 from student_client.errors import AnswerRejected, TeacherError, TeacherUnavailable, translate
 
 Response = TypeVar("Response")
@@ -104,7 +104,7 @@ class RemoteTeacher:
         except grpc.RpcError as error:
             fault = translate(error, self.address)
             if isinstance(fault, TeacherUnavailable) and not fault.from_service:
-                reason = lasting_fault(self.address, self.connection)
+                reason = lasting_fault(self.address, self.connection.certs)
                 if reason is not None:
                     fault = TeacherError(f"{self.address}: {reason}")
             raise fault from None

@@ -7,7 +7,6 @@ oversubscription collapses torch, and a child process costs a copy of every batc
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 from collections.abc import Callable
@@ -22,14 +21,14 @@ from grpc_reflection.v1alpha import reflection
 from ktan.errors import UserError
 from privacy.ledger import Ledger
 from protos import teacher_pb2, teacher_pb2_grpc
+from protos.channel import is_loopback
+from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from teacher_server.answering import Answerer
 from teacher_server.guard import Guard
 from teacher_server.service import AuditService, Described, Desk, TeacherService
 
 log = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES = 8 * 2**20
-MAX_RESPONSE_BYTES = 4 * 2**20
 _SERVICES = (
     teacher_pb2.DESCRIPTOR.services_by_name["TeacherService"].full_name,
     teacher_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
@@ -104,7 +103,7 @@ def _bind(server: grpc.aio.Server, transport: Transport) -> str:
     host = transport.listen.rpartition(":")[0]
     try:
         if transport.certificates is None:
-            if not _is_loopback(host.strip("[]")):
+            if not is_loopback(host.strip("[]")):
                 raise UserError(f"--plaintext serves on loopback only, not on {transport.listen}")
             port = server.add_insecure_port(transport.listen)
         else:
@@ -112,13 +111,6 @@ def _bind(server: grpc.aio.Server, transport: Transport) -> str:
     except RuntimeError as error:
         raise UserError(f"cannot listen on {transport.listen}: {error}") from error
     return f"{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _credentials(folder: Path) -> grpc.ServerCredentials:

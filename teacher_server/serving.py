@@ -17,10 +17,11 @@ from ktan.errors import UserError
 from ktan.precision import resolve_device
 from ktan.teachers import TeacherCard, TeacherModels
 from privacy.noise import DiscreteGaussian
+from protos.limits import samples_per_request
 from teacher_server.answering import Answerer
 from teacher_server.menu import ServedTap, build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
-from teacher_server.server import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, Transport, serve
+from teacher_server.server import Transport, serve
 from teacher_server.service import Described
 from teacher_server.training import verify_folder
 
@@ -156,11 +157,7 @@ def _face(card: TeacherCard, menu: tuple[ServedTap, ...], max_samples: int) -> D
     # A request and its response must fit the message limits with room for names and receipt.
     sample_bytes = math.prod(card.input_shape) * torch.empty(0, dtype=card.torch_dtype).itemsize
     answer_bytes = 4 * sum(math.prod(tap.shape) for tap in menu)
-    largest = min(
-        max_samples,
-        (MAX_REQUEST_BYTES - 2**16) // sample_bytes,
-        (MAX_RESPONSE_BYTES - 2**16) // answer_bytes,
-    )
+    largest = min(max_samples, samples_per_request(sample_bytes, answer_bytes))
     if largest < 1:
         raise UserError(
             f"one sample of {sample_bytes} bytes or its answer of {answer_bytes} bytes does not "

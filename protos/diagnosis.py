@@ -4,15 +4,13 @@ gRPC reports the last of the addresses that it tried, in words that change betwe
 refused client certificate as a closed socket. Python's own TLS names each case.
 """
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time
 from pathlib import Path
 from typing import Final
 
-from student_client.connection import Connection, host_and_port
+from protos.channel import host_and_port
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 """What an HTTP/2 client says first, with empty settings (RFC 9113, section 3.4)."""
@@ -21,30 +19,31 @@ _SECONDS: Final = 3.0
 _PAUSE: Final = 0.2
 
 
-def lasting_fault(address: str, connection: Connection) -> str | None:
+def lasting_fault(address: str, certs: Path | None) -> str | None:
     """What is wrong, with what to do about it, when no retry can help; None when one may.
 
+    certs: the folder that the channel was opened with, None for plaintext.
     Takes a few seconds at most and sends nothing but a handshake.
     """
     try:
-        first = _fault(address, connection)
+        first = _fault(address, certs)
         if first is None:
             return None
         # A server that stops just now can look like one that refuses; it will not do so twice.
         time.sleep(_PAUSE)
-        return _fault(address, connection)
+        return _fault(address, certs)
     except socket.gaierror:
         return "there is no such host"
     except OSError:
         return None
 
 
-def _fault(address: str, connection: Connection) -> str | None:
+def _fault(address: str, certs: Path | None) -> str | None:
     host, port = host_and_port(address)
     with socket.create_connection((host, port), timeout=_SECONDS) as connected:
-        if connection.certs is None:
+        if certs is None:
             return _plaintext_fault(connected)
-        return _tls_fault(connected, host, connection.certs)
+        return _tls_fault(connected, host, certs)
 
 
 def _plaintext_fault(connected: socket.socket) -> str | None:
@@ -65,7 +64,7 @@ def _tls_fault(connected: socket.socket, host: str, certs: Path) -> str | None:
     context.set_alpn_protocols(["h2"])
     refused = (
         f"it does not accept the client certificate in {certs} (from another authority, or "
-        "revoked); ask its custodian for one by `teacher-server certs --client NAME`"
+        "revoked); ask its custodian for one by `teacher-server certs`"
     )
     try:
         with context.wrap_socket(connected, server_hostname=host) as secured:
