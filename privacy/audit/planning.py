@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from privacy.accounting import mu_of_units
 from privacy.audit.answer_model import clean_answers, model_sentence, top1_agreement
-from privacy.audit.proposal import DpSgdForecast, Forecast, Proposal, TapForecast, TapProposal
+from privacy.audit.proposal import DpSgdForecast, Forecast, Proposal, TapForecast
 from privacy.audit.verdict import judge
 from privacy.budget import BudgetPlan, open_plan, settle_draws
 from privacy.calibration import radii
@@ -22,15 +22,6 @@ from privacy.composition import epsilon as composed_epsilon
 from privacy.errors import InvalidPlan
 from privacy.promise import Adjacency, Promise
 from privacy.release import TapRelease
-
-__all__ = [
-    "DpSgdForecast",
-    "Forecast",
-    "Proposal",
-    "TapForecast",
-    "TapProposal",
-    "forecast",
-]
 
 
 def forecast(proposal: Proposal, shares: npt.ArrayLike | None = None) -> Forecast:

@@ -1,15 +1,11 @@
-"""What a verification and a forecast look like on a screen: figures with units, verdict last."""
+"""What a verification looks like on a screen: figures with units, verdict last."""
 
-import math
 import textwrap
-from collections.abc import Sequence
 
+from privacy.audit.layout import WIDTH, counted, paragraph, table
 from privacy.audit.ledger_check import LedgerReport
-from privacy.audit.proposal import Forecast, TapForecast
-from privacy.audit.published import PublishedComparison
 
 _MOST_VIOLATIONS = 20
-_WIDTH = 100
 
 
 def ledger_text(report: LedgerReport) -> str:
@@ -21,7 +17,7 @@ def ledger_text(report: LedgerReport) -> str:
         at = f"at δ = {promise.delta:g}, {promise.adjacency.value}"
         lines += [
             f"data set     {report.opening.dataset_id}",
-            _paragraph("promise", promise.sentence()),
+            paragraph("promise", promise.sentence()),
         ]
     lines.append(
         f"public key   {report.public_key.hex()}\n             known from {report.key_source}"
@@ -49,8 +45,8 @@ def ledger_text(report: LedgerReport) -> str:
             lines += ["", *_clients(report, f"of {promise.epsilon:g} {at}")]
     lines += [
         "",
-        f"held against {_count(report.receipts, 'receipt')} and "
-        f"{_count(report.heads, 'head')} kept elsewhere",
+        f"held against {counted(report.receipts, 'receipt')} and "
+        f"{counted(report.heads, 'head')} kept elsewhere",
     ]
     if report.sound:
         lines.append("VERIFIED: chain, signatures, charges and plan hold, and all of these agree")
@@ -61,54 +57,6 @@ def ledger_text(report: LedgerReport) -> str:
             )
         return "\n".join(lines)
     return "\n".join([*lines, "", *_violations(report)])
-
-
-def plan_text(forecast: Forecast, published: PublishedComparison | None = None) -> str:
-    """The report of `privacy-audit plan`."""
-    plan = forecast.plan
-    lines = [_paragraph("promise", forecast.promise.sentence())]
-    if forecast.training is None:
-        lines += [
-            f"budget       μ = {plan.mu_max:.4f}, of which all queries together use "
-            f"μ = {forecast.mu:.4f}",
-            f"noise draws  {forecast.draws_needed:,} of {plan.draws:,}",
-        ]
-    else:
-        run, training = forecast.training.run, forecast.training
-        lines += [
-            f"training     {run.steps:,} steps at sample rate {run.sample_rate:g}: noise "
-            f"multiplier {run.noise_multiplier:.4g}",
-            f"             ε = {training.epsilon:.3f} replace-one, "
-            f"{training.epsilon_add_remove:.3f} add/remove, at δ = {training.delta:g}",
-        ]
-        if training.gradient_signal_to_noise is not None:
-            lines.append(
-                f"             gradient signal-to-noise of one step at most "
-                f"{training.gradient_signal_to_noise:.2g}"
-            )
-        lines.append("answers      free: post-processing of the private training")
-    teachers = forecast.taps[0].release.teachers
-    lines += ["", f"{_count(teachers, 'teacher')}; figures are for one answer"]
-    lines += _table(
-        ["tap", "values", "σ", "noise", "signal", "signal/noise", "top-1 agreement"],
-        [_tap(tap) for tap in forecast.taps],
-    )
-    if any(tap.noise_sd for tap in forecast.taps):
-        lines.append(
-            "σ: of the noise on each value; noise, signal: root mean square L2 norms of a whole "
-            "answer,\nhints relative to their bound B"
-        )
-    if published is not None:
-        lines += [
-            "",
-            f"sound        ε = {published.sound:.3f} for these answers",
-            f"published    ε = {published.claimed:.3f} ({published.label})",
-        ]
-    lines += ["", _paragraph("verdict", forecast.verdict)]
-    lines += [_paragraph("advice", sentence) for sentence in forecast.advice]
-    if forecast.model:
-        lines.append(_paragraph("model", forecast.model))
-    return "\n".join(lines)
 
 
 def _clients(report: LedgerReport, of_promise: str) -> list[str]:
@@ -124,7 +72,7 @@ def _clients(report: LedgerReport, of_promise: str) -> list[str]:
         ]
         for client in report.clients
     ]
-    return _table(
+    return table(
         ["client", "requests", "new releases", "units spent", "units left", "cap", "ε on its own"],
         rows,
         left_aligned=(0, 6),
@@ -134,11 +82,11 @@ def _clients(report: LedgerReport, of_promise: str) -> list[str]:
 def _violations(report: LedgerReport) -> list[str]:
     shown = report.violations[:_MOST_VIOLATIONS]
     width = max(len(violation.kind) for violation in shown)
-    lines = [f"*** NOT VERIFIED: {_count(len(report.violations), 'violation')} ***"]
+    lines = [f"*** NOT VERIFIED: {counted(len(report.violations), 'violation')} ***"]
     lines += [
         textwrap.fill(
             f"{violation.kind.upper():<{width}}  {violation.message}",
-            _WIDTH,
+            WIDTH,
             subsequent_indent=" " * (width + 2),
             break_long_words=False,
             break_on_hyphens=False,
@@ -150,52 +98,6 @@ def _violations(report: LedgerReport) -> list[str]:
         lines.append(f"… and {hidden:,} more (--json lists all)")
     lines.append("Do not rely on the figures above, nor on the promise.")
     return lines
-
-
-def _tap(tap: TapForecast) -> list[str]:
-    agreement = "-"
-    if tap.agreement is not None:
-        error = f" ± {2 * tap.agreement_error:.1%}" if tap.agreement_error else ""
-        agreement = f"{tap.agreement:.1%}{error}"
-    clean = math.isinf(tap.signal_to_noise)
-    return [
-        tap.release.name,
-        f"{tap.release.dimension:,}",
-        f"{tap.noise_sd:.3g}",
-        f"{tap.noise_norm:.3g}",
-        f"{tap.signal_norm:.3g}",
-        "no noise" if clean else f"{tap.signal_to_noise:.2f}",
-        agreement,
-    ]
-
-
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: Sequence[int] = (0,)
-) -> list[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        cells = [
-            f"{cell:<{width}}" if column in left_aligned else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _paragraph(label: str, text: str) -> str:
-    indent = " " * 13
-    return textwrap.fill(
-        f"{label:<13}{text}",
-        _WIDTH,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 
 from privacy.accounting import SIGMA
 from privacy.audit.commands.options import Flag, Names
+from privacy.audit.plan_screen import plan_text
 from privacy.audit.planning import forecast
 from privacy.audit.proposal import Forecast, Mode, Proposal
 from privacy.audit.published import PublishedComparison, published_epsilon
-from privacy.audit.screen import plan_text
 from privacy.audit.tap_option import parse_taps
 from privacy.errors import PrivacyError
 

@@ -8,7 +8,8 @@ import pytest
 
 from privacy import gaussian
 from privacy.audit.answer_model import model_shares, top1_agreement
-from privacy.audit.planning import Forecast, Proposal, TapProposal, forecast
+from privacy.audit.planning import forecast
+from privacy.audit.proposal import Forecast, Proposal, TapProposal
 from privacy.audit.published import published_epsilon
 from privacy.errors import InvalidPlan
 
