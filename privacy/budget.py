@@ -21,7 +21,14 @@ from privacy import composition, gaussian
 from privacy.accounting import budget_units, mu_of_units
 from privacy.composition import DpSgdRun
 from privacy.errors import InvalidPlan
-from privacy.noise import ETA, TAU, NoiseSource, ideal_target, noise_delta, noise_epsilon
+from privacy.noise import (
+    DEFAULT_CLOSENESS,
+    Closeness,
+    NoiseSource,
+    ideal_target,
+    noise_delta,
+    noise_epsilon,
+)
 from privacy.promise import Adjacency, Promise
 
 MAX_DRAWS = 2**20
@@ -39,7 +46,7 @@ class BudgetPlan:
     answer_units: Σ of charges that may ever be debited, in units of μ²·2⁴⁰.
     draws: noise draws that may ever be consumed.
     training: the DP-SGD runs that may ever be released, tuning runs included.
-    eta, tau: closeness per draw that was counted (privacy/noise.py); see `covers`.
+    closeness: (η, τ) per draw that was counted (privacy/noise.py); see `covers`.
     """
 
     epsilon: float
@@ -48,8 +55,7 @@ class BudgetPlan:
     answer_units: int
     draws: int
     training: tuple[DpSgdRun, ...] = ()
-    eta: float = ETA
-    tau: float = TAU
+    closeness: Closeness = DEFAULT_CLOSENESS
 
     @property
     def promise(self) -> Promise:
@@ -64,11 +70,11 @@ class BudgetPlan:
     @property
     def ideal_target(self) -> tuple[float, float]:
         """(ε₀, δ₀) that training and answers together keep under ideal noise."""
-        return ideal_target(self.epsilon, self.delta, self.draws, self.eta, self.tau)
+        return ideal_target(self.epsilon, self.delta, self.draws, self.closeness)
 
     def covers(self, noise: NoiseSource) -> bool:
         """Whether the plan has set aside enough for this noise source."""
-        return noise.eta <= self.eta and noise.tau <= self.tau
+        return self.closeness.covers(noise.closeness)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back without loss."""
@@ -79,8 +85,8 @@ class BudgetPlan:
             "answer_units": self.answer_units,
             "draws": self.draws,
             "training": [run.to_json() for run in self.training],
-            "eta": self.eta,
-            "tau": self.tau,
+            "eta": self.closeness.eta,
+            "tau": self.closeness.tau,
         }
 
     @classmethod
@@ -93,8 +99,7 @@ class BudgetPlan:
             answer_units=int(value["answer_units"]),
             draws=int(value["draws"]),
             training=tuple(DpSgdRun.from_json(run) for run in value["training"]),
-            eta=float(value["eta"]),
-            tau=float(value["tau"]),
+            closeness=Closeness(float(value["eta"]), float(value["tau"])),
         )
 
 
@@ -106,17 +111,19 @@ def open_plan(
     draws: int | None = None,
     training: Sequence[DpSgdRun] = (),
     answer_mu: float | None = None,
+    closeness: Closeness = DEFAULT_CLOSENESS,
 ) -> BudgetPlan:
     """The plan with the largest answering budget, or with `answer_mu` if that fits.
 
     draws: see `settle_draws`. 0 draws leave no answering budget: for `dp-sgd` alone.
     answer_mu: a smaller answering budget than the largest one.
+    closeness: of the noise source that is to be served; the plan sets its cost aside.
 
     Raises InvalidPlan when the reserved runs alone pass ε, when `answer_mu` does not fit, or when
     the draws' share of δ is too large.
     """
-    draws, _ = settle_draws(epsilon, delta, draws)
-    target = ideal_target(epsilon, delta, draws)
+    draws, _ = settle_draws(epsilon, delta, draws, closeness)
+    target = ideal_target(epsilon, delta, draws, closeness)
     runs = tuple(training)
     if runs:
         alone = _composed_epsilon(runs, 0.0, target[1])
@@ -134,10 +141,16 @@ def open_plan(
             f"an answering budget of μ = {answer_mu:g} was asked for; μ = {largest:.6g} is what "
             f"ε = {epsilon:g} at δ = {delta:g} leaves; lower it or leave it out"
         )
-    return BudgetPlan(float(epsilon), float(delta), unit, budget_units(answer_mu), draws, runs)
+    units = budget_units(answer_mu)
+    return BudgetPlan(float(epsilon), float(delta), unit, units, draws, runs, closeness)
 
 
-def settle_draws(epsilon: float, delta: float, draws: int | None = None) -> tuple[int, float]:
+def settle_draws(
+    epsilon: float,
+    delta: float,
+    draws: int | None = None,
+    closeness: Closeness = DEFAULT_CLOSENESS,
+) -> tuple[int, float]:
     """The limit on noise draws, and the δ that remains for training and answers.
 
     Without `draws`: the largest power of two up to MAX_DRAWS whose share is at most a hundredth of
@@ -150,16 +163,18 @@ def settle_draws(epsilon: float, delta: float, draws: int | None = None) -> tupl
     if draws is None:
         draws = MAX_DRAWS
         while draws > 1 and (
-            noise_epsilon(draws) > epsilon / 100.0 or noise_delta(draws, epsilon) > delta / 10.0
+            noise_epsilon(draws, closeness.eta) > epsilon / 100.0
+            or noise_delta(draws, epsilon, closeness.tau) > delta / 10.0
         ):
             draws //= 2
     if draws < 0:
         raise InvalidPlan(f"draws must be at least 0, not {draws}")
-    epsilon_left, delta_left = ideal_target(epsilon, delta, draws)
+    epsilon_left, delta_left = ideal_target(epsilon, delta, draws, closeness)
     if epsilon_left < epsilon / 2.0 or delta_left < delta / 2.0:
         raise InvalidPlan(
-            f"{draws} noise draws need ε = {noise_epsilon(draws):.3g} of {epsilon:g} and "
-            f"δ = {noise_delta(draws, epsilon):.3g} of {delta:g} for the generator's own error, "
+            f"{draws} noise draws need ε = {noise_epsilon(draws, closeness.eta):.3g} of "
+            f"{epsilon:g} and δ = {noise_delta(draws, epsilon, closeness.tau):.3g} of {delta:g} "
+            f"for the generator's own error, "
             f"more than half; allow fewer draws or change ε or δ"
         )
     return draws, delta_left
@@ -174,7 +189,7 @@ def spent_epsilon(plan: BudgetPlan, units: int) -> float:
     With reserved runs the answers' μ is rounded up to the next of 256 equal parts of the budget,
     so that most calls are answered from memory; the result is never below the exact value.
     """
-    share = noise_epsilon(plan.draws, plan.eta) if units else 0.0
+    share = noise_epsilon(plan.draws, plan.closeness.eta) if units else 0.0
     left = plan.ideal_target[1]
     mu = mu_of_units(units)
     if not plan.training:

@@ -14,6 +14,7 @@ that consumes n draws of a real one, is private at
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,18 @@ TAU = 2.0**-900
 """τ that a plan counts per draw: `discrete_gaussian_closeness(SIGMA, 36)` gives 2⁻⁹³³·⁸."""
 
 
+@dataclass(frozen=True)
+class Closeness:
+    """(η, τ) of one draw against round(N(0, SIGMA²)); `tau` is total variation where η = 0."""
+
+    eta: float
+    tau: float
+
+    def covers(self, other: "Closeness") -> bool:
+        """Whether what was set aside for this closeness is enough for the other."""
+        return other.eta <= self.eta and other.tau <= self.tau
+
+
 class NoiseSource(Protocol):
     """A source of integer noise of standard deviation SIGMA. Never seedable, never logged."""
 
@@ -36,12 +49,8 @@ class NoiseSource(Protocol):
         """The sampler's name, as the audit and the documentation call it."""
 
     @property
-    def eta(self) -> float:
-        """η of one draw, against round(N(0, SIGMA²)); 0 where `tau` is a total variation."""
-
-    @property
-    def tau(self) -> float:
-        """τ of one draw, against round(N(0, SIGMA²))."""
+    def closeness(self) -> Closeness:
+        """(η, τ) of one draw."""
 
     def sample(self, count: int) -> npt.NDArray[np.int64]:
         """`count` independent draws: int64 [count]."""
@@ -55,8 +64,7 @@ class DiscreteGaussian:
     """
 
     name = "opendp-discrete-gaussian"
-    eta = ETA
-    tau = TAU
+    closeness = Closeness(ETA, TAU)
 
     def __init__(self) -> None:
         self._measure = _opendp_gaussian(float(SIGMA))
@@ -68,6 +76,10 @@ class DiscreteGaussian:
         if count == 0:
             return np.zeros(0, dtype=np.int64)
         return np.asarray(self._measure([0] * count), dtype=np.int64)
+
+
+DEFAULT_CLOSENESS = DiscreteGaussian.closeness
+"""What a plan sets aside when no noise source is named."""
 
 
 def discrete_gaussian_closeness(sigma: float, reach: float) -> tuple[float, float]:
@@ -85,14 +97,14 @@ def discrete_gaussian_closeness(sigma: float, reach: float) -> tuple[float, floa
     return eta, tau
 
 
-def noise_epsilon(draws: int, eta: float = ETA) -> float:
+def noise_epsilon(draws: int, eta: float) -> float:
     """What `draws` draws add to ε: 2nη."""
     if draws < 0:
         raise ValueError(f"draws must be at least 0, not {draws}")
     return 2.0 * draws * eta
 
 
-def noise_delta(draws: int, epsilon: float, tau: float = TAU) -> float:
+def noise_delta(draws: int, epsilon: float, tau: float) -> float:
     """What `draws` draws add to δ: n·τ·(1 + e^ε), at the whole ε (`noise_epsilon` included)."""
     if draws < 0:
         raise ValueError(f"draws must be at least 0, not {draws}")
@@ -104,15 +116,16 @@ def noise_delta(draws: int, epsilon: float, tau: float = TAU) -> float:
 
 
 def ideal_target(
-    epsilon: float, delta: float, draws: int, eta: float = ETA, tau: float = TAU
+    epsilon: float, delta: float, draws: int, closeness: Closeness
 ) -> tuple[float, float]:
     """The (ε, δ) to account for with ideal noise, so that real noise keeps `epsilon`, `delta`.
 
     The inverse of the statement above: (ε − 2nη, (δ − n·τ·(1 + e^ε))·e^{−nη}). Either may come out
     at or below 0, where so many draws cannot be afforded.
     """
-    left = delta - noise_delta(draws, epsilon, tau)
-    return epsilon - noise_epsilon(draws, eta), left * math.exp(-min(draws * eta, 700.0))
+    left = delta - noise_delta(draws, epsilon, closeness.tau)
+    growth = math.exp(-min(draws * closeness.eta, 700.0))
+    return epsilon - noise_epsilon(draws, closeness.eta), left * growth
 
 
 def _opendp_gaussian(scale: float) -> Any:

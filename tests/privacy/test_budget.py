@@ -20,7 +20,7 @@ from privacy.budget import (
 )
 from privacy.composition import DpSgdRun
 from privacy.errors import InvalidPlan
-from privacy.noise import DiscreteGaussian, noise_delta, noise_epsilon
+from privacy.noise import Closeness, DiscreteGaussian, noise_delta, noise_epsilon
 
 RUN = DpSgdRun(0.05, 8.0, 200)
 
@@ -33,10 +33,10 @@ def shared_plan() -> BudgetPlan:
 
 def real_delta(plan: BudgetPlan, ideal_epsilon: float) -> float:
     """δ of everything with real noise at ideal_epsilon + 2nη, written out from the statement."""
-    whole = ideal_epsilon + noise_epsilon(plan.draws, plan.eta)
+    whole = ideal_epsilon + noise_epsilon(plan.draws, plan.closeness.eta)
     ideal = composition.delta(plan.training, plan.mu_max, ideal_epsilon)
-    inflated = math.exp(plan.draws * plan.eta) * ideal
-    return inflated + noise_delta(plan.draws, whole, plan.tau)
+    inflated = math.exp(plan.draws * plan.closeness.eta) * ideal
+    return inflated + noise_delta(plan.draws, whole, plan.closeness.tau)
 
 
 @settings(max_examples=100, deadline=None)
@@ -44,7 +44,7 @@ def real_delta(plan: BudgetPlan, ideal_epsilon: float) -> float:
 def test_a_plan_keeps_its_promise_and_wastes_little(epsilon: float, log_delta: float) -> None:
     delta = 10.0**log_delta
     plan = open_plan(epsilon, delta)
-    ideal = epsilon - noise_epsilon(plan.draws, plan.eta)
+    ideal = epsilon - noise_epsilon(plan.draws, plan.closeness.eta)
     assert real_delta(plan, ideal) <= delta * (1 + 1e-9)
     assert plan.mu_max > 0.98 * gaussian.mu(epsilon, delta)
     assert epsilon * (1 - 1e-6) <= spent_epsilon(plan, plan.answer_units) <= epsilon * (1 + 1e-9)
@@ -66,7 +66,9 @@ def test_the_generators_share_is_in_the_fourth_decimal(epsilon: float) -> None:
 def test_training_and_answers_share_one_promise(shared_plan: BudgetPlan) -> None:
     plan = shared_plan
     assert 0 < plan.mu_max < open_plan(4.0, 1e-5).mu_max
-    assert real_delta(plan, 4.0 - noise_epsilon(plan.draws)) <= 1e-5 * (1 + 1e-9)
+    assert real_delta(plan, 4.0 - noise_epsilon(plan.draws, plan.closeness.eta)) <= 1e-5 * (
+        1 + 1e-9
+    )
     spent = spent_epsilon(plan, plan.answer_units)
     assert 4.0 * (1 - 1e-4) < spent <= 4.0
     verify_plan(plan)
@@ -107,9 +109,10 @@ def test_a_smaller_answering_budget_may_be_asked_for() -> None:
 
 def test_draws_are_limited_by_what_they_cost() -> None:
     assert settle_draws(4.0, 1e-5)[0] == MAX_DRAWS
-    assert settle_draws(1e-3, 1e-5)[0] < MAX_DRAWS
+    discrete = DiscreteGaussian.closeness
+    assert settle_draws(1e-3, 1e-5, closeness=discrete)[0] < MAX_DRAWS
     with pytest.raises(InvalidPlan, match="allow fewer draws"):
-        settle_draws(1e-3, 1e-5, 2**21)
+        settle_draws(1e-3, 1e-5, 2**21, discrete)
     with pytest.raises(InvalidPlan, match="allow fewer draws"):
         settle_draws(700.0, 1e-5, 100)
     assert open_plan(500.0, 1e-5).mu_max == pytest.approx(27.67, abs=0.01)
@@ -134,10 +137,19 @@ def test_a_plan_that_promises_too_much_does_not_verify(shared_plan: BudgetPlan) 
 
 
 def test_the_plan_knows_which_noise_it_covers() -> None:
-    plan = open_plan(4.0, 1e-5)
-    assert plan.covers(DiscreteGaussian())
-    assert not replace(plan, eta=plan.eta / 2).covers(DiscreteGaussian())
-    assert not replace(plan, tau=0.0).covers(DiscreteGaussian())
+    discrete = DiscreteGaussian()
+    eta, tau = discrete.closeness.eta, discrete.closeness.tau
+    plan = open_plan(4.0, 1e-5, closeness=discrete.closeness)
+    assert plan.covers(discrete)
+    assert not replace(plan, closeness=Closeness(eta / 2, tau)).covers(discrete)
+    assert not replace(plan, closeness=Closeness(eta, 0.0)).covers(discrete)
+
+
+def test_a_source_that_errs_more_leaves_a_smaller_answering_budget() -> None:
+    exact = open_plan(0.5, 1e-5, draws=2**20, closeness=Closeness(0.0, 0.0))
+    coarse = open_plan(0.5, 1e-5, draws=2**20, closeness=DiscreteGaussian.closeness)
+    assert coarse.answer_units < exact.answer_units
+    assert exact.ideal_target == (0.5, 1e-5)
 
 
 def test_json_round_trip(shared_plan: BudgetPlan) -> None:

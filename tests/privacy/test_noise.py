@@ -16,6 +16,7 @@ from privacy.accounting import SIGMA
 from privacy.noise import (
     ETA,
     TAU,
+    Closeness,
     DiscreteGaussian,
     discrete_gaussian_closeness,
     ideal_target,
@@ -58,8 +59,8 @@ def test_closeness_bounds_the_exact_ratio_and_tails(sigma: int, reach: int) -> N
 
 def test_the_counted_constants_cover_the_sampler() -> None:
     eta, tau = discrete_gaussian_closeness(SIGMA, 36.0)
-    assert eta <= ETA == DiscreteGaussian.eta
-    assert tau <= TAU == DiscreteGaussian.tau
+    assert eta <= ETA == DiscreteGaussian.closeness.eta
+    assert tau <= TAU == DiscreteGaussian.closeness.tau
 
 
 @pytest.mark.parametrize("draws", [1, 4, 20])
@@ -90,19 +91,19 @@ def test_composed_real_noise_keeps_what_the_bound_says(draws: int) -> None:
 
 
 def test_the_ideal_target_inverts_the_statement() -> None:
-    epsilon, delta = ideal_target(4.0, 1e-5, 1000, eta=1e-6, tau=1e-12)
+    epsilon, delta = ideal_target(4.0, 1e-5, 1000, Closeness(1e-6, 1e-12))
     assert epsilon == pytest.approx(4.0 - 2e-3)
     back = math.exp(1000 * 1e-6) * delta + noise_delta(1000, epsilon + 1e-3, 1e-12)
     assert back <= 1e-5
     assert back == pytest.approx(1e-5, rel=1e-3)
-    assert ideal_target(4.0, 1e-5, 0) == (4.0, 1e-5)
+    assert ideal_target(4.0, 1e-5, 0, DiscreteGaussian.closeness) == (4.0, 1e-5)
 
 
 def test_total_variation_costs_what_the_design_says() -> None:
     """With η = 0 the statement is n·τ·(1 + e^ε), and it never overflows."""
     assert noise_delta(300, 4.0, 2.0**-45) == pytest.approx(300 * 2.0**-45 * (1 + math.exp(4)))
     assert noise_delta(1, 1e6, 1e-300) == math.inf
-    assert noise_delta(0, 1e6) == 0.0
+    assert noise_delta(0, 1e6, TAU) == 0.0
 
 
 @pytest.fixture(scope="module")
