@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from privacy.audit.commands.options import Flag, Paths
 from privacy.audit.evidence import Evidence, read_head, read_receipts
 from privacy.audit.ledger_check import LedgerReport, check
+from privacy.audit.ledger_screen import ledger_text
 from privacy.audit.log import folder_faults, read_log
-from privacy.audit.screen import ledger_text
 from privacy.errors import LedgerCorrupt
 from privacy.receipts import read_public_key
 
