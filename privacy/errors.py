@@ -69,6 +69,10 @@ class LedgerInUse(LedgerError):
     """Another process has this ledger open for writing; there is exactly one writer."""
 
 
+class LedgerUnreachable(LedgerError):
+    """The server with the ledger's tables does not answer; nothing was charged."""
+
+
 class LedgerFault(LedgerError):
     """A charge could not be made durable, or it is not known whether it was.
 

@@ -23,6 +23,7 @@ from privacy.ledger.chain import (
     entry_line,
     header_line,
 )
+from privacy.ledger.database import Database
 from privacy.ledger.keys import PUBLIC_KEY
 from privacy.receipts import SignedHead, read_public_key
 
@@ -102,8 +103,8 @@ def folder_faults(folder: Path, log: Log) -> list[tuple[int | None, str]]:
     The totals, requests and caps beside the chain, and every stored answer against the digest
     in the entry that stored it.
     """
-    database = folder / store.DATABASE
-    engine = store.readable_engine(database)
+    database = Database.of(folder)
+    engine = database.readable()
     faults: list[tuple[int | None, str]] = []
     try:
         with engine.connect() as connection:
@@ -130,10 +131,9 @@ def _recorded(line: int, value: dict[str, Any]) -> Recorded:
 
 def _folder_lines(folder: Path) -> list[bytes]:
     """The lines that an export of this folder would have, from whatever the tables hold now."""
-    database = folder / store.DATABASE
-    if not database.is_file():
-        raise LedgerMissing(f"there is no ledger in {folder}; name its folder or an exported log")
-    engine = store.readable_engine(database)
+    database = Database.of(folder)
+    database.require()
+    engine = database.readable()
     try:
         public_key = read_public_key(folder / PUBLIC_KEY)
         with engine.connect() as connection:

@@ -17,8 +17,10 @@ from privacy.ledger import store
 from privacy.ledger.accounts import Opening
 from privacy.ledger.binding import bind, binding_path, require_unbound
 from privacy.ledger.chain import NO_PREDECESSOR, NOTHING_NEW, Entry
+from privacy.ledger.database import URL_FILE, Database
 from privacy.ledger.durable import create_durably, sync_folder
 from privacy.ledger.keys import LedgerKeys
+from privacy.ledger.postgresql import PostgresSchema
 from privacy.ledger.transaction import utc_now
 from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead, sign
@@ -36,14 +38,18 @@ def create(
     default_cap: int | None = None,
     data: Path | None = None,
     files: Mapping[str, bytes] | None = None,
+    database_url: str | None = None,
 ) -> None:
     """Writes a new ledger to `folder`, its first head to `witness`, its id beside `data`.
 
     files: what an application keeps beside the ledger, by name; there as soon as the ledger is.
+    database_url: of a PostgreSQL database for the tables; None: a SQLite file in the folder.
 
     The ledger appears under its name only when everything else is on disk: after a crash at any
-    point there is either no ledger, or a whole one. Raises LedgerExists when folder, witness or
-    data already have a ledger, InvalidPlan when the plan promises more than it keeps.
+    point there is either no ledger, or a whole one. (What a crash may leave beside it, a schema in
+    the PostgreSQL database or a witness, belongs to no ledger and holds no answer.) Raises
+    LedgerExists when folder, witness or data already have a ledger, InvalidPlan when the plan
+    promises more than it keeps, LedgerMismatch or LedgerUnreachable for the database.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LedgerExists(
@@ -63,6 +69,7 @@ def create(
         raise InvalidPlan(f"the cap per client must be at least 0 units, not {default_cap}")
     keys = LedgerKeys.generate()
     opening = Opening(secrets.token_hex(16), dataset_id, keys.public, plan, default_cap)
+    server = None if database_url is None else PostgresSchema.new(database_url, opening.ledger_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     building.mkdir(mode=0o700)
@@ -72,7 +79,11 @@ def create(
         keys.write(building)
         for name, content in (files or {}).items():
             create_durably(building / name, content)
-        head = _write_database(building / store.DATABASE, opening, keys)
+        if server is not None:
+            create_durably(building / URL_FILE, server.to_text().encode() + b"\n", mode=0o600)
+            server.create()
+            undo.callback(server.drop)
+        head = _write_tables(Database(building, server), opening, keys)
         sync_folder(building)
         Witness(witness).create(head)
         undo.callback(witness.unlink, missing_ok=True)
@@ -101,7 +112,7 @@ def require_outside(folder: Path, witness: Path) -> None:
         )
 
 
-def _write_database(database: Path, opening: Opening, keys: LedgerKeys) -> SignedHead:
+def _write_tables(database: Database, opening: Opening, keys: LedgerKeys) -> SignedHead:
     entry = Entry(
         number=0,
         previous=NO_PREDECESSOR,
@@ -119,7 +130,7 @@ def _write_database(database: Path, opening: Opening, keys: LedgerKeys) -> Signe
         details=opening.details(),
     )
     head = sign(SignedHead(opening.ledger_id, 0, entry.hash(), 0), keys.signing)
-    engine = store.writable_engine(database).execution_options(**{store.WRITING: True})
+    engine = database.writable().execution_options(**{store.WRITING: True})
     try:
         with engine.begin() as connection:
             store.metadata.create_all(connection)

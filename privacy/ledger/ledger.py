@@ -21,17 +21,17 @@ from privacy.budget import BudgetPlan, spent_epsilon
 from privacy.composition import DpSgdRun
 from privacy.errors import (
     LedgerCorrupt,
-    LedgerMissing,
     LedgerRolledBack,
 )
 from privacy.ledger import creation, opening, store, transaction
 from privacy.ledger.chain import Entry, entry_line, head_line, header_line
+from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
 from privacy.ledger.keys import LedgerKeys
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
 from privacy.ledger.transaction import Posting
 from privacy.ledger.witness import Chain, Witness
-from privacy.ledger.writer import Writer, WriterLock
+from privacy.ledger.writer import Writer
 from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
@@ -73,6 +73,7 @@ class Ledger:
         default_cap: int | None = None,
         data: Path | None = None,
         files: Mapping[str, bytes] | None = None,
+        database_url: str | None = None,
     ) -> Self:
         """Makes the one ledger of a data set in `folder`, and opens it.
 
@@ -80,8 +81,10 @@ class Ledger:
         default_cap: units each client may spend unless `set_cap` says otherwise; None: the budget.
         data: the data's file or folder; the ledger's id is written beside it (binding.py).
         files: what an application keeps in the ledger's folder, name → content.
+        database_url: of a PostgreSQL database for the tables; None: a SQLite file in the folder.
 
-        Raises LedgerExists when folder, witness or data have a ledger, InvalidPlan.
+        Raises LedgerExists when folder, witness or data have a ledger, InvalidPlan,
+        LedgerUnreachable.
         """
         creation.create(
             folder,
@@ -91,6 +94,7 @@ class Ledger:
             default_cap=default_cap,
             data=data,
             files=files,
+            database_url=database_url,
         )
         return cls.open(folder, witness=witness)
 
@@ -109,17 +113,14 @@ class Ledger:
         answers are found, every new charge is refused. `trusted_head`, from a client or an
         auditor, vouches in place of a witness that is missing, damaged or old (witness.py).
 
-        Raises LedgerMissing, LedgerInUse when another process writes it, LedgerMismatch for
-        another schema, other keys or another ledger's witness, LedgerCorrupt.
+        Raises LedgerMissing, LedgerUnreachable, LedgerInUse when another process writes it,
+        LedgerMismatch for another schema, other keys or another ledger's witness, LedgerCorrupt.
         """
-        database = folder / store.DATABASE
-        if not database.is_file():
-            raise LedgerMissing(
-                f"there is no ledger in {folder}; name the folder that it was opened in"
-            )
+        database = Database.of(folder)
+        database.require()
         creation.require_outside(folder, witness)
-        lock = None if read_only else WriterLock(folder)
-        engine = (store.readable_engine if read_only else store.writable_engine)(database)
+        lock = None if read_only else database.lock()
+        engine = database.readable() if read_only else database.writable()
         try:
             with engine.connect() as connection:
                 contents = opening.read(connection, database)
@@ -141,7 +142,7 @@ class Ledger:
             if isinstance(error, DBAPIError):
                 raise LedgerCorrupt(f"{database} cannot be read ({error.orig})") from error
             raise
-        writer = Writer(folder, engine, Witness(witness), contents.head, lock)
+        writer = Writer(folder, engine, Witness(witness), contents.head, lock, read_only=read_only)
         return cls(folder, engine, writer, contents, keys, rolled_back)
 
     def close(self) -> None:

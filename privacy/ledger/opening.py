@@ -16,6 +16,7 @@ from privacy.errors import LedgerCorrupt, LedgerMismatch, SignatureInvalid
 from privacy.ledger import store
 from privacy.ledger.accounts import Accounts, Opening
 from privacy.ledger.chain import NO_PREDECESSOR, Entry, entry_hash
+from privacy.ledger.database import Database
 from privacy.ledger.keys import LedgerKeys
 from privacy.receipts import SignedHead, verify
 
@@ -34,7 +35,7 @@ class Contents:
     secret_check: bytes
 
 
-def read(connection: Connection, database: Path) -> Contents:
+def read(connection: Connection, database: Database) -> Contents:
     """Replays the chain and compares it with the tables beside it.
 
     Raises LedgerMismatch for another schema, LedgerCorrupt for the first thing that does not fit.
@@ -62,7 +63,7 @@ def require_keys(contents: Contents, keys: LedgerKeys, folder: Path) -> None:
         )
 
 
-def _read_state(connection: Connection, database: Path) -> Row[Any]:
+def _read_state(connection: Connection, database: Database) -> Row[Any]:
     if not inspect(connection).has_table(store.state.name):
         raise LedgerMismatch(f"{database} is a database, but not of a ledger")
     version = connection.scalar(select(store.state.c.schema_version))

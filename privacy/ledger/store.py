@@ -1,14 +1,10 @@
-"""The ledger's tables, and the only place that knows which database holds them.
+"""The ledger's tables, and what is read from them: plain SQL, the same for every database.
 
-Everything but `writable_engine`, `readable_engine` and their connect events is plain SQL through
-SQLAlchemy Core, so that a second database needs a second way to connect and nothing else. The row
-of `state` is the lock: every writing transaction reads it `FOR UPDATE` first (SQLite takes its
-write lock at BEGIN instead), and its CHECKs refuse a debit past a limit whatever the code does.
+The row of `state` is the lock: every writing transaction reads it `FOR UPDATE` first (SQLite takes
+its write lock at BEGIN instead), and its CHECKs refuse a debit past a limit whatever the code does.
 """
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -16,25 +12,19 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
-    Engine,
     Integer,
     LargeBinary,
     MetaData,
-    NullPool,
     PrimaryKeyConstraint,
     String,
     Table,
     bindparam,
-    create_engine,
-    event,
     select,
 )
 
 SCHEMA_VERSION: Final = 2
-DATABASE: Final = "ledger.sqlite"
 WRITING: Final = "ktan_writing"
 """Execution option of a connection whose transactions write."""
-_BUSY_MILLISECONDS: Final = 30_000
 _KEYS_PER_QUERY: Final = 500
 
 metadata = MetaData()
@@ -122,49 +112,6 @@ beyond the witness (witness.py). A SQLite ledger has one writer, "sqlite"."""
 _ANSWERS: Final = select(answers.c.key, answers.c.entry, answers.c.payload).where(
     answers.c.key.in_(bindparam("wanted", expanding=True))
 )
-
-
-def writable_engine(database: Path) -> Engine:
-    """For the ledger's one writing process: WAL, and every commit waits for the disk."""
-    engine = create_engine(f"sqlite:///{database}", max_overflow=-1)
-
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, _: Any) -> None:
-        # The driver must not begin or commit on its own: `begun` below does.
-        connection.isolation_level = None
-        for setting in (
-            f"busy_timeout = {_BUSY_MILLISECONDS}",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-        ):
-            connection.execute(f"PRAGMA {setting}")
-
-    _begin_explicitly(engine)
-    return engine
-
-
-def readable_engine(database: Path) -> Engine:
-    """For whoever must not change a byte, beside a running writer or without one."""
-
-    def connect() -> sqlite3.Connection:
-        uri = f"{database.resolve().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-    _begin_explicitly(engine)
-    return engine
-
-
-def _begin_explicitly(engine: Engine) -> None:
-    @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        # The write lock first: a transaction that reads and then writes could not upgrade its lock
-        # while another writer waits.
-        writing = connection.get_execution_options().get(WRITING, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
 def read_entries(

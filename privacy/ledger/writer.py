@@ -4,7 +4,6 @@ Whatever fails after a refusal could no longer be one stops the ledger: it is op
 looks at what is on disk, before it charges or answers anything more.
 """
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -14,40 +13,19 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Engine, Row, select
 from sqlalchemy.exc import DBAPIError
 
-from privacy.errors import BudgetExhausted, LedgerFault, LedgerInUse, RequestIdReused
+from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
 from privacy.ledger import store, transaction
+from privacy.ledger.database import Database
+from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead
 
-LOCK: Final = "ledger.lock"
 _REFUSALS: Final = (BudgetExhausted, RequestIdReused)
 
 _Result = TypeVar("_Result")
 Work = Callable[[Connection, Row[Any]], tuple[_Result, SignedHead | None]]
 """Body of a transaction: from the locked state to a result and the head after it, or None when it
 wrote nothing."""
-
-
-class WriterLock:
-    """Makes this process the only one that writes; the system releases it when the process dies.
-
-    Raises LedgerInUse when another one holds it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise LedgerInUse(
-                f"the ledger in {folder} is open for writing already; stop the process that has "
-                "it first: exactly one writes"
-            ) from None
-
-    def release(self) -> None:
-        """Lets another process write."""
-        os.close(self._file)
 
 
 class Writer:
@@ -63,13 +41,16 @@ class Writer:
         witness: Witness,
         head: SignedHead,
         lock: WriterLock | None,
+        *,
+        read_only: bool,
     ) -> None:
-        """lock: None for a ledger that is only read."""
+        """lock: None for a ledger that is only read, and where several processes may write."""
         self.head = head
         self._folder = folder
         self._engine = engine
         self._witness = witness
         self._lock = lock
+        self._read_only = read_only
         self._process = os.getpid()
         self._turn = threading.Lock()
         self._fault: str | None = None
@@ -82,7 +63,7 @@ class Writer:
         """
         with self._turn:
             self.require_usable()
-            if self._lock is None:
+            if self._read_only:
                 raise LedgerFault(f"the ledger in {self._folder} was opened read-only")
             try:
                 result, head = self._transact(work)
@@ -144,7 +125,7 @@ class Writer:
         return result, head
 
     def _is_last(self, head: SignedHead) -> bool:
-        fresh = store.writable_engine(self._folder / store.DATABASE)
+        fresh = Database.of(self._folder).writable()
         try:
             with fresh.connect() as connection:
                 found = connection.scalars(select(store.state.c.head)).one()

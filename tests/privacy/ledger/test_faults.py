@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from privacy.errors import LedgerFault, LedgerInUse
-from privacy.ledger import store
+from privacy.ledger import sqlite
 from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead
 
@@ -169,7 +169,7 @@ def test_a_full_disk_charges_nothing_and_stops_the_ledger(ledger, place, asker) 
 
 def test_the_database_itself_refuses_a_debit_past_the_limit(small_ledger, place) -> None:
     small_ledger(units=100).close()
-    connection = sqlite3.connect(place.folder / store.DATABASE)
+    connection = sqlite3.connect(place.folder / sqlite.DATABASE)
     for column, value in (("spent", 101), ("spent", -1), ("draws", 10_001)):
         with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
             connection.execute(f"UPDATE state SET {column} = {value}")
