@@ -124,26 +124,52 @@ def release(
     Returns float32 [n, m] (or [n, ...]): (Σ q + noise)·B/(R·k), or for a free tap the teacher's
     own finite rows. Raises ValueError on a wrong shape, which depends on public settings only.
     """
-    values = np.asarray(per_teacher)
-    if values.ndim < 3 or values.shape[0] != tap.teachers:
-        raise ValueError(f"expected [{tap.teachers}, n, {tap.dimension}], got {values.shape}")
-    samples, trailing = values.shape[1], values.shape[2:]
-    if math.prod(trailing) != tap.dimension:
-        raise ValueError(f"expected {tap.dimension} values a sample, got {trailing}")
-    rows = values.reshape(tap.teachers, samples, tap.dimension)
+    rows, shape = _rows(tap, per_teacher)
     if tap.is_free:
         # Twice: a finite float64 may overflow in the cast.
         with np.errstate(all="ignore"):
             single = finite_rows(rows[0]).astype(np.float32)
-        return finite_rows(single).astype(np.float32).reshape(samples, *trailing)
+        return finite_rows(single).astype(np.float32).reshape(shape)
     if noise is None:
         raise ValueError(f"tap {tap.name!r} is not free and needs a noise source")
-    bounded = bound(rows, tap.kind, tap.bound)
-    total = quantise(bounded, tap.kind, tap.bound, tap.radius).sum(axis=0, dtype=np.int64)
+    return perturb(tap, _aggregate(tap, rows), noise).reshape(shape)
+
+
+def aggregate(tap: TapRelease, per_teacher: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The exact sum Σ q that `release` perturbs: int64 [n, m]. Private: it carries no noise yet.
+
+    per_teacher: as for `release`, of a tap that is not free.
+    """
+    return _aggregate(tap, _rows(tap, per_teacher)[0])
+
+
+def perturb(
+    tap: TapRelease, total: npt.NDArray[np.int64], noise: NoiseSource
+) -> npt.NDArray[np.float32]:
+    """(total + noise)·B/(R·k): float32, of the shape of `total` int64 [n, m]."""
     drawn = noise.sample(total.size)
     if drawn.dtype != np.int64 or drawn.shape != (total.size,):
         raise TypeError("a noise source returns int64 [count]")
     noisy = total + drawn.reshape(total.shape)
     step = tap.bound / (tap.radius * tap.teachers)
     mean: npt.NDArray[np.float32] = (noisy * step).astype(np.float32)
-    return mean.reshape(samples, *trailing)
+    return mean
+
+
+def _aggregate(tap: TapRelease, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    bounded = bound(rows, tap.kind, tap.bound)
+    total: npt.NDArray[np.int64] = quantise(bounded, tap.kind, tap.bound, tap.radius).sum(
+        axis=0, dtype=np.int64
+    )
+    return total
+
+
+def _rows(tap: TapRelease, per_teacher: npt.ArrayLike) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
+    """[k, n, m] of `per_teacher`, and the shape [n, ...] of what is released of it."""
+    values = np.asarray(per_teacher)
+    if values.ndim < 3 or values.shape[0] != tap.teachers:
+        raise ValueError(f"expected [{tap.teachers}, n, {tap.dimension}], got {values.shape}")
+    samples, trailing = values.shape[1], values.shape[2:]
+    if math.prod(trailing) != tap.dimension:
+        raise ValueError(f"expected {tap.dimension} values a sample, got {trailing}")
+    return values.reshape(tap.teachers, samples, tap.dimension), (samples, *trailing)
