@@ -32,22 +32,6 @@ _TAP = "tap."
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
-def sample_digests(samples: Tensor | np.ndarray) -> np.ndarray:
-    """SHA-256 of each sample's dtype, shape and little-endian bytes; uint8 [n, 32].
-
-    `samples`: [n, ...] of any dtype; equal samples have equal digests in any batch.
-    """
-    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    head = hashlib.sha256(f"{array.dtype.name}{list(array.shape[1:])}".encode())
-    digests = np.empty((len(array), 32), dtype=np.uint8)
-    for row, sample in zip(digests, array, strict=True):
-        digest = head.copy()
-        digest.update(sample.tobytes())
-        row[:] = np.frombuffer(digest.digest(), dtype=np.uint8)
-    return digests
-
-
 @dataclass(frozen=True)
 class AnswerManifest:
     """Whose answers a store holds: one teacher version under one set of release settings."""

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ktan.answers import AnswerStore, PendingRequest, sample_digests
+from ktan.answers import AnswerStore, PendingRequest
+from ktan.digests import sample_digests
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
 from protos.limits import samples_per_request

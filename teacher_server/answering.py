@@ -13,13 +13,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ktan.answers import sample_digests
+from ktan.digests import sample_digests
 from privacy.ledger import Ledger, PendingAnswer, Settlement
 from privacy.noise import NoiseSource
 from privacy.receipts import Receipt
@@ -28,9 +27,12 @@ from teacher_server.menu import ServedTap
 
 
 class PrivateTeacher(Protocol):
-    """k teachers: `answers(samples)` gives, per tap, float32 [k, samples, *shape], not bounded."""
+    """k teachers, as arrays: whatever computes them stays behind this."""
 
-    def answers(self, samples: torch.Tensor) -> Mapping[str, torch.Tensor]: ...
+    def answers(
+        self, samples: npt.NDArray[np.generic]
+    ) -> Mapping[str, npt.NDArray[np.floating[Any]]]:
+        """Per tap [k, n, *shape], not bounded, for samples [n, *input shape] of its own copy."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,9 @@ class Answerer:
         places = sorted({place // width for place in missing.values()})
         drawn = dict(stored)
         if places:
-            outputs = self._teacher.answers(torch.from_numpy(np.array(samples[places])))
+            outputs = self._teacher.answers(np.array(samples[places]))
             for column, tap in enumerate(self._menu):
-                per_teacher = outputs[tap.name].flatten(2).double().cpu().numpy()
-                released = release(tap.release, per_teacher, self._noise)
+                released = release(tap.release, outputs[tap.name], self._noise)
                 for place, row in zip(places, released, strict=True):
                     drawn.setdefault(keys[place * width + column], _payload(row))
         pending = [

@@ -26,7 +26,8 @@ from teacher_server.opening import (
     open_ledger,
     reopen_ledger,
 )
-from teacher_server.serving import ServeOptions, run_service
+from teacher_server.options import ServeOptions
+from teacher_server.serving import run_service
 from teacher_server.training import TeacherOptions
 from teacher_server.under_ledger import evaluate_teacher, train_under_ledger
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ktan.errors import UserError
 from privacy.calibration import radii
 from privacy.release import TapRelease
 from protos import teacher_pb2
-
-if TYPE_CHECKING:
-    from ktan.teachers import TeacherCard
+from teacher_server.public_teacher import PublicTeacher
 
 _KINDS = {
     "logits": teacher_pb2.TAP_KIND_LOGITS,
@@ -67,40 +64,39 @@ def parse_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def build_menu(
-    card: TeacherCard, answer_units: int, answers: int, shares: Mapping[str, float]
+    teacher: PublicTeacher, answer_units: int, answers: int, shares: Mapping[str, float]
 ) -> tuple[ServedTap, ...]:
-    """What is served: the card's taps that have a share of the budget (all, when none is named).
+    """What is served: the teacher's taps that have a share of the budget (all, when none is named).
 
     `answer_units`: the ledger's whole answering budget; `answers`: how many samples it should
     last for. A `dp-sgd` teacher's answers are post-processing: no noise, no charge, no shares.
     Raises UserError for a share of an unknown tap, or where a tap's share is too small for a grid.
     """
-    taps = {entry.tap.name: entry for entry in card.taps}
+    taps = {tap.name: tap for tap in teacher.taps}
     unknown = sorted(set(shares) - set(taps))
     if unknown:
         raise UserError(f"no tap '{unknown[0]}' in this teacher; it offers {', '.join(taps)}")
     names = [name for name in taps if not shares or name in shares]
-    if card.mode == "dp-sgd":
+    if teacher.mode == "dp-sgd":
         releases = [
-            TapRelease.free(name, taps[name].tap.kind, math.prod(taps[name].tap.shape))
-            for name in names
+            TapRelease.free(name, taps[name].kind, math.prod(taps[name].shape)) for name in names
         ]
     else:
         weights = {name: shares.get(name, 1.0) for name in names}
-        kinds = {name: taps[name].tap.kind for name in names}
+        kinds = {name: taps[name].kind for name in names}
         grid = radii(answer_units, answers, weights, kinds)
         releases = [
             TapRelease(
                 name=name,
-                kind=taps[name].tap.kind,
-                dimension=math.prod(taps[name].tap.shape),
+                kind=taps[name].kind,
+                dimension=math.prod(taps[name].shape),
                 bound=taps[name].bound,
                 radius=grid[name],
-                teachers=card.teachers,
+                teachers=teacher.teachers,
             )
             for name in names
         ]
     return tuple(
-        ServedTap(release, taps[release.name].tap.shape, taps[release.name].tap.temperature)
+        ServedTap(release, taps[release.name].shape, taps[release.name].temperature)
         for release in releases
     )

@@ -2,69 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ktan.errors import UserError
 from ktan.precision import resolve_device
 from ktan.teachers import TeacherCard, TeacherModels
 from privacy.noise import DiscreteGaussian
-from protos.limits import samples_per_request
-from teacher_server.answering import Answerer
-from teacher_server.menu import ServedTap, build_menu, parse_shares
+from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
-from teacher_server.server import Transport, serve
-from teacher_server.service import Described
+from teacher_server.options import ServeOptions
+from teacher_server.public_teacher import PublicTeacher
+from teacher_server.running import run
 from teacher_server.training import verify_folder
 
 
-@dataclass(frozen=True)
-class ServeOptions:
-    """What is released, and where the service listens."""
+class TrainedTeacher:
+    """The k networks of a teacher's folder, as the answerer asks them."""
 
-    answers: int = 1000
-    """Samples that the ledger's whole answering budget should last for; fewer get less noise
-    each. Not used with a dp-sgd teacher, whose answers cost nothing."""
-    share: tuple[str, ...] = ()
-    """TAP=WEIGHT: part of an answer's charge that a tap gets; taps without one are not served.
-    All taps alike when none is given."""
-    listen: str = "127.0.0.1:50051"
-    """HOST:PORT; port 0 takes a free one."""
-    certs: Path | None = None
-    """Folder with ca.pem, certificate.pem and key.pem of the server."""
-    plaintext: bool = False
-    """No TLS and no roles; on a loopback address only."""
-    reflection: bool = False
-    """Let tools such as grpcurl list the methods."""
-    max_samples: int = 256
-    """Samples in one request, at most."""
-    max_waiting_samples: int = 4096
-    """Samples waiting for the teacher before clients are asked to retry later."""
-    threads: int = 0
-    """Requests that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
-    grace: float = 30.0
-    """Seconds that requests under way get to end when the server is asked to stop."""
-    device: str = "auto"
-    """cpu, cuda, or auto for a GPU where there is one."""
+    def __init__(self, models: TeacherModels):
+        self._models = models
 
-    def check(self) -> None:
-        """Raises UserError for a number that no service can run with."""
-        limits = {
-            "answers": 1, "max_samples": 1, "max_waiting_samples": 1, "threads": 0, "grace": 0
-        }  # fmt: skip
-        for name, least in limits.items():
-            value = getattr(self, name)
-            if value < least:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} is {value:g}; it must be at least {least}")
+    def answers(self, samples: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
+        """Tap name → float32 [k, n, *shape]."""
+        outputs = self._models.answers(torch.from_numpy(samples))
+        return {name: values.cpu().numpy() for name, values in outputs.items()}
 
 
 def run_service(
@@ -94,85 +62,13 @@ def run_service(
         noise = DiscreteGaussian()
         if card.mode != "dp-sgd" and not ledger.plan.covers(noise):
             raise UserError("the noise source errs more than the ledger's plan has set aside")
+        public = PublicTeacher.of_card(card.to_json())
         menu = build_menu(
-            card, ledger.plan.answer_units, options.answers, parse_shares(options.share)
+            public, ledger.plan.answer_units, options.answers, parse_shares(options.share)
         )
         device = resolve_device(options.device)
-        teacher = TeacherModels.load(folder, device)
-        answerer = Answerer(teacher, card.version, menu, ledger, noise)
-        face = _face(card, menu, options.max_samples)
-        transport = Transport(
-            listen=options.listen,
-            certificates=_certificates(options),
-            reflection=options.reflection,
-            threads=options.threads or (1 if device.type == "cuda" else os.cpu_count() or 1),
-            max_waiting_samples=options.max_waiting_samples,
-            grace_seconds=options.grace,
-        )
-
-        def ready(address: str) -> None:
-            state = ledger.budget(None)
-            on_ready(
-                {
-                    "listening": address,
-                    "teacher_version": card.version,
-                    "mode": card.mode,
-                    "ledger": ledger.ledger_id,
-                    "promise": state.promise.sentence(),
-                    "epsilon_spent": state.epsilon_spent,
-                    "rolled_back": ledger.rolled_back,
-                    "taps": {
-                        tap.name: {
-                            "shape": tap.shape,
-                            "noise_sd": tap.release.noise_sd,
-                            "charge": tap.release.charge,
-                        }
-                        for tap in menu
-                    },
-                }
-            )
-
-        async def until_told_to_stop() -> None:
-            stop = asyncio.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            await serve(face, answerer, ledger, transport, ready, stop)
-
+        teacher = TrainedTeacher(TeacherModels.load(folder, device))
+        threads = 1 if device.type == "cuda" else os.cpu_count() or 1
+        # The threads of the executor share the cores: more of torch's own only get in their way.
         torch.set_num_threads(1)
-        asyncio.run(until_told_to_stop())
-
-
-def _certificates(options: ServeOptions) -> Path | None:
-    if options.plaintext and options.certs is not None:
-        raise UserError("give --certs or --plaintext, not both")
-    if not options.plaintext and options.certs is None:
-        raise UserError(
-            "give --certs FOLDER (`teacher-server certs` makes one), or --plaintext to serve "
-            "without TLS on a loopback address"
-        )
-    return options.certs
-
-
-def _face(card: TeacherCard, menu: tuple[ServedTap, ...], max_samples: int) -> Described:
-    # A request and its response must fit the message limits with room for names and receipt.
-    sample_bytes = math.prod(card.input_shape) * torch.empty(0, dtype=card.torch_dtype).itemsize
-    answer_bytes = 4 * sum(math.prod(tap.shape) for tap in menu)
-    largest = min(max_samples, samples_per_request(sample_bytes, answer_bytes))
-    if largest < 1:
-        raise UserError(
-            f"one sample of {sample_bytes} bytes or its answer of {answer_bytes} bytes does not "
-            "fit one message; serve fewer or smaller taps"
-        )
-    return Described(
-        teacher_version=card.version,
-        mode=card.mode,
-        teachers=card.teachers,
-        dataset=card.dataset,
-        classes=card.classes,
-        input_dtype=card.input_dtype,
-        input_shape=card.input_shape,
-        mean=card.normalisation.mean,
-        standard_deviation=card.normalisation.std,
-        menu=menu,
-        max_samples=largest,
-    )
+        run(teacher, public, menu, ledger, noise, options, threads, on_ready)

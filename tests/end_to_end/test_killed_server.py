@@ -8,6 +8,7 @@ from ktan.answers import AnswerStore
 from ktan.teachers import TeacherCard
 from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
+from teacher_server.public_teacher import PublicTeacher
 from tests.end_to_end.deployment import QUERIES, SHARES, Deployment, free_port, stop
 
 KILLS = 3
@@ -42,8 +43,9 @@ def test_every_answer_is_charged_once_and_equals_the_stored_one(tmp_path):
         "privacy-audit", "ledger", deployment.ledger, "--receipts", deployment.student / "answers"
     )
     card = TeacherCard.read(deployment.teacher)
+    public = PublicTeacher.of_card(card.to_json())
     with reopen_ledger(deployment.ledger, None, read_only=True) as ledger:
-        menu = build_menu(card, ledger.plan.answer_units, QUERIES, parse_shares(SHARES[3::2]))
+        menu = build_menu(public, ledger.plan.answer_units, QUERIES, parse_shares(SHARES[3::2]))
         charge = sum(tap.release.charge for tap in menu)
         assert report["spent"] == QUERIES * charge == ledger.budget(None).spent
         assert result["answers"]["samples"] == QUERIES

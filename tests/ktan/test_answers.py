@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ktan.answers import AnswerManifest, AnswerStore, sample_digests
+from ktan.answers import AnswerManifest, AnswerStore
+from ktan.digests import sample_digests
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
 
@@ -123,7 +124,8 @@ def test_killed_while_finishing_loses_nothing_and_repeats_nothing(tmp_path: Path
 import os, signal, sys
 from pathlib import Path
 import test_answers as t
-from ktan.answers import AnswerStore, sample_digests
+from ktan.answers import AnswerStore
+from ktan.digests import sample_digests
 store = AnswerStore.open(Path(sys.argv[1]), t.MANIFEST)
 store.begin("req", sample_digests(t.samples(2)))
 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ktan.answers import AnswerStore, sample_digests
+from ktan.answers import AnswerStore
+from ktan.digests import sample_digests
 from ktan.errors import UserError
 from student_client.errors import AnswerRejected, BudgetRefused, TeacherError, TeacherUnavailable
 from student_client.fetching import FetchingTeacher, Pool, batch_size, fetch

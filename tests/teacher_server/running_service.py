@@ -12,7 +12,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import torch
 
 from privacy.budget import open_plan
 from privacy.ledger import Ledger
@@ -36,18 +35,17 @@ class StandInTeacher:
     """Answers by a fixed function of the sample; counts its samples; can be made to misbehave."""
 
     answered: int = 0
-    sabotage: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = lambda taps: taps
+    sabotage: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda taps: taps
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answers(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
+    def answers(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         with self.lock:
             self.answered += len(samples)
-        flat = samples.flatten(1).float()
-        first = (flat.sum(1) % len(CLASSES)).long()
-        one_hot = torch.nn.functional.one_hot(first, len(CLASSES)).float()
+        flat = samples.reshape(len(samples), -1).astype(np.float32)
+        one_hot = np.eye(len(CLASSES), dtype=np.float32)[flat.sum(1).astype(int) % len(CLASSES)]
         taps = {
-            "probabilities": one_hot.expand(TEACHERS, -1, -1).clone(),
-            "hint": (flat[:, :2] / 255).expand(TEACHERS, -1, -1).clone(),
+            "probabilities": np.stack([one_hot] * TEACHERS),
+            "hint": np.stack([flat[:, :2] / 255] * TEACHERS),
         }
         return self.sabotage(taps)
 

@@ -1,0 +1,73 @@
+"""How a service is run: what is released, where it listens, what it takes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ktan.errors import UserError
+from teacher_server.server import Transport
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What is released, and where the service listens."""
+
+    answers: int = 1000
+    """Samples that the ledger's whole answering budget should last for; fewer get less noise
+    each. Not used with a dp-sgd teacher, whose answers cost nothing."""
+    share: tuple[str, ...] = ()
+    """TAP=WEIGHT: part of an answer's charge that a tap gets; taps without one are not served.
+    All taps alike when none is given."""
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT; port 0 takes a free one."""
+    certs: Path | None = None
+    """Folder with ca.pem, certificate.pem and key.pem of the server."""
+    plaintext: bool = False
+    """No TLS and no roles; on a loopback address only."""
+    reflection: bool = False
+    """Let tools such as grpcurl list the methods."""
+    max_samples: int = 256
+    """Samples in one request, at most."""
+    max_waiting_samples: int = 4096
+    """Samples waiting for the teacher before clients are asked to retry later."""
+    threads: int = 0
+    """Requests that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
+    grace: float = 30.0
+    """Seconds that requests under way get to end when the server is asked to stop."""
+    device: str = "auto"
+    """cpu, cuda, or auto for a GPU where there is one."""
+
+    def check(self) -> None:
+        """Raises UserError for a number that no service can run with."""
+        limits = {
+            "answers": 1, "max_samples": 1, "max_waiting_samples": 1, "threads": 0, "grace": 0
+        }  # fmt: skip
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value < least:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} is {value:g}; it must be at least {least}")
+
+    @property
+    def certificates(self) -> Path | None:
+        """The folder of the server's certificate; None for plaintext. Raises UserError."""
+        if self.plaintext and self.certs is not None:
+            raise UserError("give --certs or --plaintext, not both")
+        if not self.plaintext and self.certs is None:
+            raise UserError(
+                "give --certs FOLDER (`teacher-server certs` makes one), or --plaintext to serve "
+                "without TLS on a loopback address"
+            )
+        return self.certs
+
+    def transport(self, threads: int) -> Transport:
+        """Where the server listens, with `threads` requests worked on at once by default."""
+        return Transport(
+            listen=self.listen,
+            certificates=self.certificates,
+            reflection=self.reflection,
+            threads=self.threads or threads,
+            max_waiting_samples=self.max_waiting_samples,
+            grace_seconds=self.grace,
+        )

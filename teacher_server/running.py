@@ -1,0 +1,104 @@
+"""Runs a service from a teacher, its public face, a ledger and options, until told to stop.
+
+The one way in which anything is served: `teacher-server serve` brings a teacher's networks, the
+rehearsal a synthetic one. No torch here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ktan.errors import UserError
+from privacy.ledger import Ledger
+from privacy.noise import NoiseSource
+from protos.limits import samples_per_request
+from teacher_server.answering import Answerer, PrivateTeacher
+from teacher_server.menu import ServedTap
+from teacher_server.options import ServeOptions
+from teacher_server.public_teacher import PublicTeacher
+from teacher_server.server import serve
+from teacher_server.service import Described
+
+
+def run(
+    teacher: PrivateTeacher,
+    public: PublicTeacher,
+    menu: tuple[ServedTap, ...],
+    ledger: Ledger,
+    noise: NoiseSource,
+    options: ServeOptions,
+    threads: int,
+    on_ready: Callable[[dict[str, Any]], None],
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    threads: requests worked on at once, where the options do not say. `on_ready` gets the facts of
+    the service once it listens. Raises UserError, before anything listens, for options that
+    contradict each other and for answers that fit no message.
+    """
+    face = describe(public, menu, options.max_samples)
+    transport = options.transport(threads)
+    answerer = Answerer(teacher, public.version, menu, ledger, noise)
+
+    async def until_told_to_stop() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        ready = lambda address: on_ready(_facts(address, public, menu, ledger))  # noqa: E731
+        await serve(face, answerer, ledger, transport, ready, stop)
+
+    asyncio.run(until_told_to_stop())
+
+
+def describe(public: PublicTeacher, menu: tuple[ServedTap, ...], max_samples: int) -> Described:
+    """The service's public face, with as many samples a request as the messages can carry."""
+    sample_bytes = math.prod(public.input_shape) * np.dtype(public.input_dtype).itemsize
+    answer_bytes = 4 * sum(math.prod(tap.shape) for tap in menu)
+    largest = min(max_samples, samples_per_request(sample_bytes, answer_bytes))
+    if largest < 1:
+        raise UserError(
+            f"one sample of {sample_bytes} bytes or its answer of {answer_bytes} bytes does not "
+            "fit one message; serve fewer or smaller taps"
+        )
+    return Described(
+        teacher_version=public.version,
+        mode=public.mode,
+        teachers=public.teachers,
+        dataset=public.dataset,
+        classes=public.classes,
+        input_dtype=public.input_dtype,
+        input_shape=public.input_shape,
+        mean=public.mean,
+        standard_deviation=public.std,
+        menu=menu,
+        max_samples=largest,
+    )
+
+
+def _facts(
+    address: str, public: PublicTeacher, menu: tuple[ServedTap, ...], ledger: Ledger
+) -> dict[str, Any]:
+    state = ledger.budget(None)
+    return {
+        "listening": address,
+        "teacher_version": public.version,
+        "mode": public.mode,
+        "ledger": ledger.ledger_id,
+        "promise": state.promise.sentence(),
+        "epsilon_spent": state.epsilon_spent,
+        "rolled_back": ledger.rolled_back,
+        "taps": {
+            tap.name: {
+                "shape": tap.shape,
+                "noise_sd": tap.release.noise_sd,
+                "charge": tap.release.charge,
+            }
+            for tap in menu
+        },
+    }
