@@ -1,42 +1,96 @@
-"""A ledger in a folder of its own, its witness in another."""
+"""A ledger in a folder of its own, its witness in another: one suite for every database.
 
+`place` is on SQLite and on PostgreSQL in turn, so that every test that takes it runs on both. A
+test of SQLite's own files says so: `@pytest.mark.parametrize("place", ["sqlite"], indirect=True)`.
+"""
+
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import URL, make_url
 
 from privacy.budget import BudgetPlan, open_plan
 from privacy.composition import DpSgdRun
-from privacy.ledger import Ledger, PendingAnswer, Settlement
+from privacy.ledger import Ledger, PendingAnswer, Settlement, store
+from privacy.ledger.database import URL_FILE, Database
+from privacy.ledger.postgresql import PostgresSchema
+
+POSTGRESQL = os.environ.get(
+    "KTAN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
+)
 
 
 @dataclass
 class Place:
-    """Where a ledger lives, and short ways to use it."""
+    """Where a ledger lives, and short ways to use it. database_url: None for SQLite."""
 
     folder: Path
     witness: Path
+    database_url: str | None = None
+    schemas: list[PostgresSchema] = field(default_factory=list)
 
     def create(self, plan: BudgetPlan, **options: Any) -> Ledger:
-        return Ledger.create(
-            self.folder, dataset_id="glyphs", plan=plan, witness=self.witness, **options
+        ledger = Ledger.create(
+            self.folder,
+            dataset_id="glyphs",
+            plan=plan,
+            witness=self.witness,
+            database_url=self.database_url,
+            **options,
         )
+        self.schemas += [server] if (server := Database.of(self.folder).server) else []
+        return ledger
 
     def open(self, **options: Any) -> Ledger:
         return Ledger.open(self.folder, witness=self.witness, **options)
 
+    def change(self, statement: str) -> int:
+        """Changes the tables behind the ledger's back; how many rows it touched."""
+        engine = Database.of(self.folder).writable().execution_options(**{store.WRITING: True})
+        try:
+            with engine.begin() as connection:
+                return connection.exec_driver_sql(statement).rowcount
+        finally:
+            engine.dispose()
+
+    def bodies(self) -> list[bytes]:
+        """The canonical bytes of every entry."""
+        engine = Database.of(self.folder).readable()
+        with engine.connect() as connection:
+            return [body for _, _, body in store.read_entries(connection)]
+
     def copy(self, name: str) -> Path:
-        """A backup of the (closed) ledger's folder."""
+        """A backup of the (closed) ledger's folder, as an administrator's tools would make one."""
         target = self.folder.with_name(name)
         shutil.copytree(self.folder, target)
+        server = Database.of(self.folder).server
+        if server is not None:
+            twin = PostgresSchema(server.url, f"{server.schema}_{name}")
+            (target / URL_FILE).write_text(twin.to_text())
+            self.schemas.append(twin)
+            twin.create()
+            for table in store.metadata.sorted_tables:
+                there, here = f"{twin.schema}.{table.name}", f"{server.schema}.{table.name}"
+                self.change(f"CREATE TABLE {there} (LIKE {here} INCLUDING ALL)")
+                self.change(f"INSERT INTO {there} SELECT * FROM {here}")
         return target
 
     def restore(self, backup: Path) -> None:
-        shutil.rmtree(self.folder)
-        shutil.copytree(backup, self.folder)
+        server = Database.of(self.folder).server
+        if server is None:
+            shutil.rmtree(self.folder)
+            shutil.copytree(backup, self.folder)
+            return
+        kept = Database.of(backup).server
+        for table in store.metadata.sorted_tables:
+            self.change(f"TRUNCATE {table.name}")
+            self.change(f"INSERT INTO {table.name} SELECT * FROM {kept.schema}.{table.name}")
 
 
 class Asker:
@@ -72,9 +126,27 @@ def asker() -> Asker:
     return Asker()
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "host" / "ledger", tmp_path / "elsewhere" / "head.json")
+@pytest.fixture(scope="session")
+def postgresql() -> str:
+    """The URL of a PostgreSQL database that the tests may make schemas in."""
+    url: URL = make_url(POSTGRESQL)
+    try:
+        psycopg.connect(
+            host=url.host, port=url.port, user=url.username, password=url.password,
+            dbname=url.database, connect_timeout=5,
+        ).close()  # fmt: skip
+    except psycopg.OperationalError:
+        pytest.skip(f"no PostgreSQL at {url.host}:{url.port}; KTAN_TEST_POSTGRESQL names another")
+    return POSTGRESQL
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+    url = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
+    place = Place(tmp_path / "host" / "ledger", tmp_path / "elsewhere" / "head.json", url)
+    yield place
+    for schema in place.schemas:
+        schema.drop()
 
 
 @pytest.fixture

@@ -36,7 +36,11 @@ def test_a_new_ledger_has_its_files_and_only_its_owner_reads_the_secret_ones(
     assert mode(place.folder) == 0o700
     assert mode(place.folder / "signing-key.pem") == 0o600
     assert mode(place.folder / "secret.key") == 0o600
-    assert (place.folder / "ledger.sqlite").is_file()
+    if place.database_url is None:
+        assert (place.folder / "ledger.sqlite").is_file()
+    else:
+        assert mode(place.folder / "database-url") == 0o600
+        assert not (place.folder / "ledger.sqlite").exists()
     assert read_public_key(place.folder / "public-key.pem") == ledger.public_key
     assert ledger.plan == plan
     assert ledger.dataset_id == "glyphs"
@@ -52,7 +56,7 @@ def test_secrets_are_readable_by_the_owner_alone_whatever_the_umask(place, plan)
         place.create(plan).close()
     finally:
         os.umask(before)
-    for name in ("signing-key.pem", "secret.key"):
+    for name in ("signing-key.pem", "secret.key", *(["database-url"] if place.schemas else [])):
         assert stat.S_IMODE((place.folder / name).stat().st_mode) == 0o600
 
 

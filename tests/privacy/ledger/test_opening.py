@@ -9,6 +9,8 @@ import pytest
 from privacy.errors import LedgerCorrupt, LedgerMismatch
 from privacy.ledger import Ledger
 
+ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def closed(place, training_plan, asker):
@@ -26,18 +28,14 @@ CHANGES = {
     "refund": "UPDATE state SET spent = 0",
     "more budget": "UPDATE state SET budget = budget + 1",
     "draws back": "UPDATE state SET draws = 0",
-    "edited entry": "UPDATE entries SET body = CAST(replace(CAST(body AS TEXT),"
-    " '\"charge\":200', '\"charge\":100') AS BLOB) WHERE number = 1",
-    "edited entry as text": "UPDATE entries SET body = replace(CAST(body AS TEXT),"
-    " 'alice', 'carol') WHERE number = 1",
-    "edited hash": "UPDATE entries SET hash = zeroblob(32) WHERE number = 1",
-    "hash of another type": "UPDATE entries SET hash = 17 WHERE number = 1",
+    "edited hash": "UPDATE entries SET hash = (SELECT hash FROM entries WHERE number = 2)"
+    " WHERE number = 1",
     "dropped entry": "DELETE FROM entries WHERE number = 2",
     "last entry dropped": "DELETE FROM entries WHERE number = 5",
     "renumbered": "UPDATE entries SET number = 9 WHERE number = 3",
     "no opening entry": "DELETE FROM entries WHERE number = 0",
     "no entries": "DELETE FROM entries",
-    "not even JSON": "UPDATE entries SET body = x'00' WHERE number = 4",
+    "not even JSON": "UPDATE entries SET body = hash WHERE number = 4",
     "client refunded": "UPDATE clients SET spent = 0 WHERE client = 'bob'",
     "cap raised": "UPDATE clients SET cap = 5000 WHERE client = 'alice'",
     "cap dropped": "UPDATE clients SET cap = NULL WHERE client = 'alice'",
@@ -46,19 +44,38 @@ CHANGES = {
     "request dropped": "DELETE FROM requests WHERE request_id = 'r2'",
     "request renamed": "UPDATE requests SET request_id = 'r9' WHERE request_id = 'r2'",
     "training given back": "DELETE FROM training",
-    "head replaced": "UPDATE state SET head = x'7b7d'",
+    "head replaced": "UPDATE state SET head = last_hash",
+}
+EDITS = {
+    "sqlite": "CAST(replace(CAST(body AS TEXT), '\"charge\":200', '\"charge\":100') AS BLOB)",
+    "postgresql": "convert_to(replace(convert_from(body, 'UTF8'),"
+    " '\"charge\":200', '\"charge\":100'), 'UTF8')",
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_table_is_noticed(closed, change: str) -> None:
-    connection = sqlite3.connect(closed.folder / "ledger.sqlite")
-    changed = connection.execute(
-        CHANGES[change].replace("replace(body", "replace(CAST(body AS TEXT)")
-    )
-    assert changed.rowcount >= 1
-    connection.commit()
-    connection.close()
+    assert closed.change(CHANGES[change]) >= 1
+    with pytest.raises(LedgerCorrupt):
+        closed.open()
+
+
+def test_an_edited_entry_is_noticed(closed) -> None:
+    edited = EDITS["postgresql" if closed.database_url else "sqlite"]
+    before = closed.bodies()
+    assert closed.change(f"UPDATE entries SET body = {edited} WHERE number = 1") == 1
+    assert closed.bodies() != before
+    with pytest.raises(LedgerCorrupt, match="entry 1 does not fit"):
+        closed.open()
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    "change", ["hash = 17", "body = replace(CAST(body AS TEXT), 'alice', 'carol')"]
+)
+def test_a_value_of_another_type_is_noticed(closed, change: str) -> None:
+    """SQLite keeps whatever type is written."""
+    assert closed.change(f"UPDATE entries SET {change} WHERE number = 1") == 1
     with pytest.raises(LedgerCorrupt):
         closed.open()
 
@@ -80,14 +97,12 @@ def test_the_lock_is_free_again_after_a_failed_opening(closed) -> None:
 
 
 def test_another_schema_version_is_refused(closed) -> None:
-    connection = sqlite3.connect(closed.folder / "ledger.sqlite")
-    connection.execute("UPDATE state SET schema_version = 99")
-    connection.commit()
-    connection.close()
+    closed.change("UPDATE state SET schema_version = 99")
     with pytest.raises(LedgerMismatch, match="schema version 99"):
         closed.open()
 
 
+@ON_SQLITE
 def test_any_other_database_is_refused(place, plan) -> None:
     place.create(plan).close()
     os.remove(place.folder / "ledger.sqlite")

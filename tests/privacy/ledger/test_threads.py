@@ -96,6 +96,7 @@ def test_readers_see_a_whole_ledger_while_it_is_written(ledger, asker) -> None:
         assert all(reader.result() > 0 for reader in readers)
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_a_second_writer_is_refused_and_a_reader_is_not(ledger, place, asker) -> None:
     with pytest.raises(LedgerInUse, match="one writes"):
         place.open()
