@@ -12,7 +12,7 @@ adds to it (docs/privacy/promise.md).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from scipy.optimize import brentq
@@ -35,6 +35,9 @@ MAX_DRAWS = 2**20
 """Default limit on noise draws of a ledger's whole life (one draw per released number)."""
 
 _PARTS = 256
+
+_ROUNDING = 1e-9
+"""By how much the curve's two inverses, each rounded to its safe side, may disagree on ε."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class BudgetPlan:
         """μ of the whole answering budget."""
         return mu_of_units(self.answer_units)
 
-    @property
+    @cached_property
     def ideal_target(self) -> tuple[float, float]:
         """(ε₀, δ₀) that training and answers together keep under ideal noise."""
         return ideal_target(self.epsilon, self.delta, self.draws, self.closeness)
@@ -183,21 +186,28 @@ def settle_draws(
 def spent_epsilon(plan: BudgetPlan, units: int) -> float:
     """ε at the plan's δ of `units` charged so far, the reserved training counted as spent.
 
-    The noise generator's share of ε counts as spent from the first charge on. At most plan.epsilon
-    for a plan of `open_plan` and units within its budget.
+    The noise generator's share of ε counts as spent from the first charge on. Never below the
+    exact value. At most plan.epsilon for a plan that `verify_plan` accepts and units within its
+    budget. Microseconds: it is called for every receipt.
 
     With reserved runs the answers' μ is rounded up to the next of 256 equal parts of the budget,
-    so that most calls are answered from memory; the result is never below the exact value.
+    so that all calls but the first of a part are answered from memory.
     """
     share = noise_epsilon(plan.draws, plan.closeness.eta) if units else 0.0
     left = plan.ideal_target[1]
     mu = mu_of_units(units)
     if not plan.training:
-        return share + gaussian.epsilon(left, mu)
-    if 0 < units <= plan.answer_units:
-        part = plan.mu_max / _PARTS
-        mu = min(plan.mu_max, math.ceil(mu / part) * part)
-    return share + _composed_epsilon(plan.training, mu, left)
+        spent = share + gaussian.epsilon(left, mu)
+    else:
+        if 0 < units <= plan.answer_units:
+            part = plan.mu_max / _PARTS
+            mu = min(plan.mu_max, math.ceil(mu / part) * part)
+        spent = share + _composed_epsilon(plan.training, mu, left)
+    # μ_max was rounded down and ε is rounded up: that rounding is not shown as an excess.
+    excess = spent - plan.epsilon
+    if units <= plan.answer_units and 0.0 < excess <= _ROUNDING * max(1.0, plan.epsilon):
+        return plan.epsilon
+    return spent
 
 
 def verify_plan(plan: BudgetPlan) -> None:

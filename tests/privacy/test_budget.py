@@ -47,7 +47,7 @@ def test_a_plan_keeps_its_promise_and_wastes_little(epsilon: float, log_delta: f
     ideal = epsilon - noise_epsilon(plan.draws, plan.closeness.eta)
     assert real_delta(plan, ideal) <= delta * (1 + 1e-9)
     assert plan.mu_max > 0.98 * gaussian.mu(epsilon, delta)
-    assert epsilon * (1 - 1e-6) <= spent_epsilon(plan, plan.answer_units) <= epsilon * (1 + 1e-9)
+    assert epsilon * (1 - 1e-6) <= spent_epsilon(plan, plan.answer_units) <= epsilon
     verify_plan(plan)
 
 

@@ -14,19 +14,41 @@ DELTAS = (0.5, 1e-2, 1e-5, 1e-10, 1e-15, 1e-30)
 
 
 def exact_delta(epsilon: float, mu: float) -> mpmath.mpf:
-    """Balle & Wang 2018, Theorem 8, as it stands, with 80 digits."""
-    with mpmath.workdps(80):
+    """Balle & Wang 2018, Theorem 8, as it stands, with 120 digits."""
+    with mpmath.workdps(120):
         e, m = mpmath.mpf(epsilon), mpmath.mpf(mu)
         return mpmath.ncdf(-e / m + m / 2) - mpmath.exp(e) * mpmath.ncdf(-e / m - m / 2)
 
 
+def exact_log_delta(epsilon: float, mu: float) -> mpmath.mpf:
+    """log δ of the same."""
+    with mpmath.workdps(120):
+        return mpmath.log(exact_delta(epsilon, mu))
+
+
 @pytest.mark.parametrize("epsilon", EPSILONS)
 @pytest.mark.parametrize("delta", DELTAS)
-def test_mu_inverts_the_exact_curve(epsilon: float, delta: float) -> None:
+def test_mu_and_epsilon_invert_the_exact_curve_from_the_safe_side(
+    epsilon: float, delta: float
+) -> None:
+    """δ of both results lies below the target, by no more than 1e-11 of it."""
     mu = gaussian.mu(epsilon, delta)
-    assert float(exact_delta(epsilon, mu) / mpmath.mpf(delta)) == pytest.approx(1.0, rel=1e-11)
-    # Rounded downwards: one step of 1e-10 more passes the target.
-    assert exact_delta(epsilon, mu * (1 + 1e-10)) > mpmath.mpf(delta)
+    slack = exact_log_delta(epsilon, mu) - mpmath.log(mpmath.mpf(delta))
+    assert -1e-11 < slack <= 0
+    again = gaussian.epsilon(delta, mu)
+    slack = exact_log_delta(again, mu) - mpmath.log(mpmath.mpf(delta))
+    assert slack <= 0
+    assert slack > -1e-11 or again == 0.0
+
+
+@pytest.mark.parametrize("epsilon", [10.0 ** (half / 2) for half in range(-12, 9)])
+def test_log_delta_is_exact_within_its_stated_error(epsilon: float) -> None:
+    """About 1e-12 relative of δ, for ε from 1e-6 to 1e4 and δ from 0.8 to 1e-299."""
+    for exponent in (-0.1, -0.3, -1.0, -2.0, -5.0, -10.0, -15.0, -30.0, -100.0, -299.0):
+        mu = gaussian.mu(epsilon, 10.0**exponent)
+        ours = gaussian.log_delta(epsilon, mu)
+        error = abs(float(exact_log_delta(epsilon, mu) - mpmath.mpf(ours)))
+        assert error <= 0.6 * gaussian.log_delta_error(mu, ours)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -36,7 +58,30 @@ def test_delta_has_twelve_digits(epsilon: float, mu: float) -> None:
     if exact < mpmath.mpf(10) ** -60:
         assert gaussian.delta(epsilon, mu) < 1e-59
     else:
-        assert float(gaussian.delta(epsilon, mu) / exact) == pytest.approx(1.0, rel=1e-11)
+        assert float(gaussian.delta(epsilon, mu) / exact) == pytest.approx(1.0, rel=5e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(-3.0, 2.5), st.floats(-3.0, 3.0), st.floats(-3.0, 3.0))
+def test_log_delta_is_concave_in_epsilon_and_in_log_mu(log_mu: float, first: float, second: float):
+    """What makes Newton's steps stay on the safe side (the module's docstring)."""
+    mu = 10.0**log_mu
+    low, high = sorted((10.0**first, 10.0**second))
+    for point in (
+        lambda t: gaussian.log_delta(low + t * (high - low), mu),
+        lambda t: gaussian.log_delta(mu, low * (high / low) ** t),
+    ):
+        ends = point(0.0), point(1.0)
+        if min(ends) > -700.0:
+            assert point(0.5) >= sum(ends) / 2.0 - 1e-10
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(1e-300, 1e6), st.floats(5e-324, 1.0, exclude_max=True))
+def test_every_curve_has_an_answer(mu: float, delta: float) -> None:
+    epsilon = gaussian.epsilon(delta, mu)
+    assert epsilon >= 0.0
+    assert gaussian.log_delta(epsilon, mu) <= math.log(delta) * (1 - 1e-15) + 1e-15
 
 
 @settings(max_examples=300, deadline=None)
