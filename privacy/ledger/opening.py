@@ -63,15 +63,33 @@ def require_keys(contents: Contents, keys: LedgerKeys, folder: Path) -> None:
         )
 
 
-def _read_state(connection: Connection, database: Database) -> Row[Any]:
+def read_version(connection: Connection, database: Database) -> int:
+    """The schema version of the tables. Raises LedgerMismatch where there are no such tables."""
     if not inspect(connection).has_table(store.state.name):
         raise LedgerMismatch(f"{database} is a database, but not of a ledger")
     version = connection.scalar(select(store.state.c.schema_version))
+    if type(version) is not int:
+        raise LedgerCorrupt(f"{database} says nothing of its schema version; {_ADVICE}")
+    return version
+
+
+def unreadable(database: Database, version: int) -> str:
+    """What to do with tables of another schema version than this program's."""
+    remedy = (
+        f"bring it up to date with `teacher-server migrate-ledger --ledger {database.folder}`"
+        if version < store.SCHEMA_VERSION
+        else "use the program that wrote it, or a newer one"
+    )
+    return (
+        f"{database} has schema version {version}, this program reads version "
+        f"{store.SCHEMA_VERSION}; {remedy}"
+    )
+
+
+def _read_state(connection: Connection, database: Database) -> Row[Any]:
+    version = read_version(connection, database)
     if version != store.SCHEMA_VERSION:
-        raise LedgerMismatch(
-            f"{database} has schema version {version}, this program reads version "
-            f"{store.SCHEMA_VERSION}; use the program that wrote it, or a newer one"
-        )
+        raise LedgerMismatch(unreadable(database, version))
     return connection.execute(select(store.state)).one()
 
 
