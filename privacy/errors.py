@@ -97,3 +97,11 @@ class LedgerRolledBack(BudgetExhausted):
 
 class SignatureInvalid(PrivacyError):
     """A receipt or a head was not signed by this ledger, or was changed since."""
+
+
+class KeyNotEndorsed(SignatureInvalid):
+    """A ledger's key was not signed for by the one before it. `entry`: where it was to begin."""
+
+    def __init__(self, message: str, entry: int | None = None) -> None:
+        super().__init__(message)
+        self.entry = entry

@@ -1,9 +1,8 @@
-"""The chain by itself: is every entry there once, in order, unchanged, and under a signature?"""
+"""The chain by itself: is every entry there once, in order, and unchanged?"""
 
 from collections.abc import Iterable
 
-from privacy.audit.evidence_check import agrees, is_signed
-from privacy.audit.log import Log, Recorded
+from privacy.audit.log import Recorded
 from privacy.audit.violations import Findings
 
 
@@ -73,29 +72,3 @@ def check_links(chain: dict[int, Recorded], findings: Findings) -> None:
             )
         elif item.entry.previous != before.hash and not findings.concerns(number - 1):
             findings.add("edited", number - 1, f"entry {number - 1} was edited")
-
-
-def check_own_head(log: Log, chain: dict[int, Recorded], key: bytes, findings: Findings) -> None:
-    """Reports a log that does not end where its own signed head says."""
-    last = max(chain, default=-1)
-    head = log.head
-    if head is None:
-        findings.add("truncated", None, "the log ends without a signed head: it was cut off")
-        return
-    if not is_signed(head, log, key, "the log's signed head", findings):
-        return
-    if head.entry > last:
-        findings.add(
-            "truncated",
-            head.entry,
-            f"the log ends at entry {last}, its own signed head names entry {head.entry}: "
-            "the end was cut off",
-        )
-    elif head.entry < last:
-        findings.add(
-            "unsigned",
-            head.entry + 1,
-            f"the signed head ends at entry {head.entry}, the log goes on to entry {last}: "
-            "no signature covers the rest",
-        )
-    agrees(head, chain, "the log's own signed head", findings)

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from privacy.audit.commands.ledger import ledger
 from privacy.audit.commands.plan import plan
+from privacy.audit.commands.receipts import receipts
 from privacy.errors import PrivacyError
 
 app = App(
@@ -17,6 +18,7 @@ app = App(
 )
 app.command(plan)
 app.command(ledger)
+app.command(receipts)
 
 
 @app.meta.default

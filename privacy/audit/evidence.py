@@ -23,15 +23,13 @@ _LARGEST_HEADER: Final = 100_000_000
 class Evidence:
     """What was found. `damaged`: (source, why) of receipts that cannot be read.
 
-    receipts, heads: with the file each came from. pinned_keys: raw public keys that clients
-    trusted on first use. files: how many were looked at.
+    receipts: with the file each came from. pinned_keys: raw public keys that clients trusted on
+    first use.
     """
 
     receipts: list[tuple[Path, Receipt]] = field(default_factory=list)
-    heads: list[tuple[Path, SignedHead]] = field(default_factory=list)
     pinned_keys: list[tuple[Path, bytes]] = field(default_factory=list)
     damaged: list[tuple[Path, str]] = field(default_factory=list)
-    files: int = 0
 
 
 def read_receipts(path: Path) -> Evidence:
@@ -43,8 +41,7 @@ def read_receipts(path: Path) -> Evidence:
     if not path.exists():
         raise PrivacyError(f"there are no receipts at {path}; name a student's answers folder")
     evidence = Evidence()
-    files = _files(path)
-    for file in files:
+    for file in _files(path):
         if file.suffix == ".safetensors":
             _read_chunk(file, evidence)
         elif file.name == PIN:
@@ -53,9 +50,7 @@ def read_receipts(path: Path) -> Evidence:
             _read_json(file, evidence, only=path.is_file())
     if not evidence.receipts and not evidence.damaged:
         raise PrivacyError(f"{path} holds no receipt; name a student's answers folder or a file")
-    return Evidence(
-        evidence.receipts, evidence.heads, evidence.pinned_keys, evidence.damaged, len(files)
-    )
+    return evidence
 
 
 def read_head(path: Path) -> SignedHead:

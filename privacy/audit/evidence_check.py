@@ -1,46 +1,73 @@
 """The chain against what others hold: signed receipts of clients, signed heads of auditors."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from privacy.audit.log import Log, Recorded
-from privacy.audit.violations import Findings, ViolationKind
+from privacy.audit.key_check import is_signed
+from privacy.audit.log import Recorded
+from privacy.audit.violations import Findings
 from privacy.budget import BudgetPlan, spent_epsilon
-from privacy.errors import PrivacyError, SignatureInvalid
+from privacy.errors import PrivacyError
+from privacy.key_history import KeyHistory
 from privacy.ledger.accounts import Opening
-from privacy.receipts import Receipt, SignedHead, verify
+from privacy.receipts import Receipt, SignedHead
 
 
-def check_kept_head(
-    source: Path,
-    head: SignedHead,
-    log: Log,
-    chain: dict[int, Recorded],
-    key: bytes,
-    findings: Findings,
-) -> None:
-    """Reports where the log contradicts a head that somebody kept."""
-    name = f"the head kept in {source}"
-    if is_signed(head, log, key, name, findings):
-        _require_reached(head, chain, name, findings)
-        agrees(head, chain, name, findings)
+@dataclass
+class EvidenceCheck:
+    """Holds heads and receipts against one log, and receipts against each other.
 
+    chain: the log's entries by number. keys: what signed for which of them. opening: None where
+    entry 0 cannot be read; what it fixes is then not compared.
+    """
 
-def check_receipts(
-    receipts: Sequence[tuple[Path, Receipt]],
-    log: Log,
-    chain: dict[int, Recorded],
-    key: bytes,
-    opening: Opening | None,
-    findings: Findings,
-) -> None:
-    """Reports where the log contradicts a client's receipts, and they each other."""
-    seen: dict[int, tuple[str, bytes]] = {}
-    for source, receipt in receipts:
+    ledger_id: str
+    chain: dict[int, Recorded]
+    keys: KeyHistory
+    opening: Opening | None
+    _seen: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    _last: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._last = max(self.chain, default=-1)
+
+    def own_head(self, head: SignedHead | None, findings: Findings) -> None:
+        """Reports a log that does not end where its own signed head says."""
+        last = self._last
+        if head is None:
+            findings.add("truncated", None, "the log ends without a signed head: it was cut off")
+            return
+        if not is_signed(head, self.ledger_id, self.keys, "the log's signed head", findings):
+            return
+        if head.entry > last:
+            findings.add(
+                "truncated",
+                head.entry,
+                f"the log ends at entry {last}, its own signed head names entry {head.entry}: "
+                "the end was cut off",
+            )
+        elif head.entry < last:
+            findings.add(
+                "unsigned",
+                head.entry + 1,
+                f"the signed head ends at entry {head.entry}, the log goes on to entry {last}: "
+                "no signature covers the rest",
+            )
+        self._agrees(head, "the log's own signed head", findings)
+
+    def kept_head(self, source: Path, head: SignedHead, findings: Findings) -> None:
+        """Reports where the log contradicts a head that somebody kept."""
+        name = f"the head kept in {source}"
+        if is_signed(head, self.ledger_id, self.keys, name, findings):
+            self._require_reached(head, name, findings)
+            self._agrees(head, name, findings)
+
+    def receipt(self, source: Path, receipt: Receipt, findings: Findings) -> None:
+        """Reports where the log, or a receipt that came before, contradicts this one."""
         name = f"the receipt of client {receipt.client!r} in {source}"
-        if not is_signed(receipt, log, key, name, findings):
-            continue
-        other, digest = seen.setdefault(receipt.entry, (name, receipt.entry_hash))
+        if not is_signed(receipt, self.ledger_id, self.keys, name, findings):
+            return
+        other, digest = self._seen.setdefault(receipt.entry, (name, receipt.entry_hash))
         if digest != receipt.entry_hash:
             findings.add(
                 "forked",
@@ -48,103 +75,72 @@ def check_receipts(
                 f"{name} and {other} are both signed and name two different entries "
                 f"{receipt.entry}: the ledger was served from two copies",
             )
-        _require_reached(receipt, chain, name, findings)
-        if agrees(receipt, chain, name, findings):
-            _compare_fields(receipt, chain[receipt.entry], name, opening, findings)
+        self._require_reached(receipt, name, findings)
+        if self._agrees(receipt, name, findings):
+            self._compare_fields(receipt, name, findings)
 
-
-def is_signed(
-    signed: Receipt | SignedHead, log: Log, key: bytes, name: str, findings: Findings
-) -> bool:
-    """True when it is of this ledger and signed with `key`; otherwise reports it."""
-    kind: ViolationKind = "receipt" if isinstance(signed, Receipt) else "unsigned"
-    if signed.ledger_id != log.ledger_id:
-        findings.add(
-            kind,
-            signed.entry,
-            f"{name} is of ledger {signed.ledger_id}, this is the log of {log.ledger_id}",
-        )
-        return False
-    try:
-        verify(signed, key)
-    except (SignatureInvalid, ValueError):
-        findings.add(
-            kind,
-            signed.entry,
-            f"{name} carries no valid signature for entry {signed.entry}: it was changed, or "
-            "signed with another key",
-        )
-        return False
-    return True
-
-
-def agrees(
-    signed: Receipt | SignedHead, chain: dict[int, Recorded], name: str, findings: Findings
-) -> bool:
-    """True when the log has that very entry; otherwise says that the histories differ."""
-    item = chain.get(signed.entry)
-    if item is None:
-        return False
-    if item.hash == signed.entry_hash:
-        if item.entry.spent_after != signed.spent:
+    def _agrees(self, signed: Receipt | SignedHead, name: str, findings: Findings) -> bool:
+        """True when the log has that very entry; otherwise says that the histories differ."""
+        item = self.chain.get(signed.entry)
+        if item is None:
+            return False
+        if item.hash == signed.entry_hash:
+            if item.entry.spent_after != signed.spent:
+                findings.add(
+                    "accounts",
+                    signed.entry,
+                    f"{name} says that {signed.spent:,} units were spent after entry "
+                    f"{signed.entry}, the entry says {item.entry.spent_after:,}",
+                )
+            return True
+        if signed.entry_hash != item.recorded_hash:
             findings.add(
-                "accounts",
+                "forked",
                 signed.entry,
-                f"{name} says that {signed.spent:,} units were spent after entry {signed.entry}, "
-                f"the entry says {item.entry.spent_after:,}",
+                f"{name} is signed and names another entry {signed.entry} than the log has: the "
+                "log was rewritten, or forked at or before this entry",
             )
-        return True
-    if signed.entry_hash != item.recorded_hash:
-        findings.add(
-            "forked",
-            signed.entry,
-            f"{name} is signed and names another entry {signed.entry} than the log has: the log "
-            "was rewritten, or forked at or before this entry",
-        )
-    return False
+        return False
 
+    def _require_reached(self, signed: Receipt | SignedHead, name: str, findings: Findings) -> None:
+        if signed.entry > self._last:
+            findings.add(
+                "truncated",
+                signed.entry,
+                f"the log ends at entry {self._last}, {name} names entry {signed.entry}: the end "
+                "was cut off, or the ledger was restored from an older copy",
+            )
 
-def _require_reached(
-    signed: Receipt | SignedHead, chain: dict[int, Recorded], name: str, findings: Findings
-) -> None:
-    last = max(chain, default=-1)
-    if signed.entry > last:
-        findings.add(
-            "truncated",
-            signed.entry,
-            f"the log ends at entry {last}, {name} names entry {signed.entry}: the end was cut "
-            "off, or the ledger was restored from an older copy",
-        )
-
-
-def _compare_fields(
-    receipt: Receipt, item: Recorded, name: str, opening: Opening | None, findings: Findings
-) -> None:
-    entry = item.entry
-    for what, given, held in (
-        ("client", receipt.client, entry.client),
-        ("request id", receipt.request_id, entry.request_id),
-        ("charge", receipt.charge, entry.charge),
-        ("noise draws", receipt.draws, entry.draws),
-    ):
-        if given != held:
+    def _compare_fields(self, receipt: Receipt, name: str, findings: Findings) -> None:
+        entry = self.chain[receipt.entry].entry
+        for what, given, held in (
+            ("client", receipt.client, entry.client),
+            ("request id", receipt.request_id, entry.request_id),
+            ("charge", receipt.charge, entry.charge),
+            ("noise draws", receipt.draws, entry.draws),
+        ):
+            if given != held:
+                findings.add(
+                    "receipt",
+                    receipt.entry,
+                    f"{name} says {what} {given!r}, entry {receipt.entry} says {held!r}",
+                )
+        if self.opening is None:
+            return
+        plan = self.opening.plan
+        if receipt.promise != plan.promise or receipt.budget != plan.answer_units:
             findings.add(
                 "receipt",
                 receipt.entry,
-                f"{name} says {what} {given!r}, entry {receipt.entry} says {held!r}",
+                f"{name} states another promise or budget than the ledger's",
             )
-    if opening is None:
-        return
-    plan = opening.plan
-    if receipt.promise != plan.promise or receipt.budget != plan.answer_units:
-        findings.add(
-            "receipt", receipt.entry, f"{name} states another promise or budget than the ledger's"
-        )
-    cost = epsilon_of(plan, receipt.spent)
-    if cost is not None and receipt.epsilon_spent < cost * (1.0 - 1e-6):
-        findings.add(
-            "receipt", receipt.entry, f"{name} states less ε than its {receipt.spent:,} units cost"
-        )
+        cost = epsilon_of(plan, receipt.spent)
+        if cost is not None and receipt.epsilon_spent < cost * (1.0 - 1e-6):
+            findings.add(
+                "receipt",
+                receipt.entry,
+                f"{name} states less ε than its {receipt.spent:,} units cost",
+            )
 
 
 def epsilon_of(plan: BudgetPlan, units: int) -> float | None:

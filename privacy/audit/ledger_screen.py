@@ -1,15 +1,16 @@
 """What a verification looks like on a screen: figures with units, verdict last."""
 
 import textwrap
+from pathlib import Path
 
 from privacy.audit.layout import WIDTH, counted, paragraph, table
-from privacy.audit.ledger_check import LedgerReport
+from privacy.audit.ledger_report import LedgerReport
 
 _MOST_VIOLATIONS = 20
 
 
-def ledger_text(report: LedgerReport) -> str:
-    """The report of `privacy-audit ledger`."""
+def ledger_text(report: LedgerReport, saved: Path | None = None) -> str:
+    """The report of `privacy-audit ledger`. saved: where the log was kept."""
     lines = [f"ledger       {report.ledger_id}"]
     if report.opening is not None:
         plan = report.opening.plan
@@ -19,14 +20,14 @@ def ledger_text(report: LedgerReport) -> str:
             f"data set     {report.opening.dataset_id}",
             paragraph("promise", promise.sentence()),
         ]
-    lines.append(
-        f"public key   {report.public_key.hex()}\n             known from {report.key_source}"
-    )
+    lines += _keys(report)
     if report.times is not None:
         lines.append(
             f"entries      {report.entries:,}, from {_moment(report.times[0])} to "
             f"{_moment(report.times[1])}"
         )
+    if report.head is not None:
+        lines.append(f"head         entry {report.head.entry}, {report.head.entry_hash.hex()}")
     if report.opening is not None:
         spent, budget = report.spent, plan.answer_units
         lines += [
@@ -48,6 +49,8 @@ def ledger_text(report: LedgerReport) -> str:
         f"held against {counted(report.receipts, 'receipt')} and "
         f"{counted(report.heads, 'head')} kept elsewhere",
     ]
+    if saved is not None:
+        lines.append(f"saved to {saved}, head included")
     if report.sound:
         lines.append("VERIFIED: chain, signatures, charges and plan hold, and all of these agree")
         if not report.receipts and not report.heads:
@@ -57,6 +60,18 @@ def ledger_text(report: LedgerReport) -> str:
             )
         return "\n".join(lines)
     return "\n".join([*lines, "", *_violations(report)])
+
+
+def _keys(report: LedgerReport) -> list[str]:
+    """The key that signs now, where it is known from, and the ones before it."""
+    keys = list(report.keys)
+    lines = [f"public key   {keys[-1].public_key.hex()}"]
+    for number, key in reversed(list(enumerate(keys[:-1]))):
+        lines.append(
+            f"             since entry {keys[number + 1].entry}, endorsed by "
+            f"{key.public_key.hex()[:16]}… (from entry {key.entry})"
+        )
+    return [*lines, f"             known from {report.key_source}"]
 
 
 def _clients(report: LedgerReport, of_promise: str) -> list[str]:

@@ -1,9 +1,10 @@
-"""Reading a ledger's log, from its folder or from an exported file, without believing a word of it.
+"""Reading a ledger's log, line by line or from its folder, without believing a word of it.
 
 Nothing here raises for what a tampered log holds: a line that cannot be read becomes a fault of
 that line. Only a file that is no log at all is the user's mistake.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from privacy import canonical_json
 from privacy.canonical_json import digest, exactly
-from privacy.errors import LedgerCorrupt, LedgerMissing, PrivacyError
+from privacy.errors import LedgerCorrupt, PrivacyError
 from privacy.ledger import opening, store
+from privacy.ledger.accounts import Opening
 from privacy.ledger.chain import (
     LOG_FORMAT,
     Entry,
@@ -40,34 +42,18 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Log:
-    """What could be read of a log. `faults`: (line, why) of what could not."""
+    """What could be read of a log. `faults`: (line, why) of what could not; `lines`: as it came."""
 
-    source: Path
+    source: str
     ledger_id: str
     public_key: bytes
     recorded: list[Recorded]
     head: SignedHead | None
     faults: list[tuple[int, str]] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
 
 
-def read_log(path: Path) -> Log:
-    """The log at `path`: a ledger's folder or a file that `Ledger.export` wrote.
-
-    Raises LedgerMissing when nothing is there, PrivacyError when it is something else, and
-    LedgerCorrupt for a folder whose database does not even say which ledger it is.
-    """
-    if path.is_dir():
-        return parse_log(path, _folder_lines(path))
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        raise LedgerMissing(
-            f"there is nothing at {path}; name a ledger's folder or an exported log"
-        ) from None
-    return parse_log(path, lines)
-
-
-def parse_log(source: Path, lines: list[bytes]) -> Log:
+def parse_log(source: str, lines: list[bytes]) -> Log:
     """Reads the lines of a log: header, entries, signed head. Raises PrivacyError for no log."""
     try:
         header = exactly(
@@ -94,7 +80,7 @@ def parse_log(source: Path, lines: list[bytes]) -> Log:
                 log.recorded.append(_recorded(number, value))
         except (ValueError, TypeError, RecursionError) as error:
             log.faults.append((number, str(error)))
-    return Log(source, ledger_id, public_key, log.recorded, head, log.faults)
+    return Log(source, ledger_id, public_key, log.recorded, head, log.faults, lines)
 
 
 def folder_faults(folder: Path, log: Log) -> list[tuple[int | None, str]]:
@@ -129,19 +115,33 @@ def _recorded(line: int, value: dict[str, Any]) -> Recorded:
     return Recorded(line, entry, entry_hash(body), digest(fields["hash"]))
 
 
-def _folder_lines(folder: Path) -> list[bytes]:
-    """The lines that an export of this folder would have, from whatever the tables hold now."""
+def folder_lines(folder: Path) -> list[bytes]:
+    """The lines that an export of this folder would have, from whatever the tables hold now.
+
+    Raises LedgerMissing when there is none, LedgerCorrupt when its database does not even say
+    which ledger it is.
+    """
     database = Database.of(folder)
     database.require()
     engine = database.readable()
     try:
-        public_key = read_public_key(folder / PUBLIC_KEY)
         with engine.connect() as connection:
             head = store.as_bytes(connection.scalars(select(store.state.c.head)).one())
-            lines = [entry_line(body, held) for _, held, body in store.read_entries(connection)]
+            entries = list(store.read_entries(connection))
         ledger_id = canonical_json.decode(head)["ledger_id"]
+        public_key = _opening_key(entries) or read_public_key(folder / PUBLIC_KEY)
     except (ValueError, KeyError, SQLAlchemyError) as error:
         raise LedgerCorrupt(f"{folder} cannot be read as a ledger ({error})") from None
     finally:
         engine.dispose()
+    lines = [entry_line(body, held) for _, held, body in entries]
     return [header_line(ledger_id, public_key), *lines, b'{"head":%b}' % head]
+
+
+def _opening_key(entries: list[tuple[int, bytes, bytes]]) -> bytes | None:
+    """The key that the ledger was opened with; None where no entry says so."""
+    for number, _, body in entries[:1]:
+        if number == 0:
+            with contextlib.suppress(ValueError):
+                return Opening.of(Entry.from_json(canonical_json.decode(body))).public_key
+    return None

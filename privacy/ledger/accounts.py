@@ -8,6 +8,7 @@ log: one reading of the rules for both.
     answers   name    ≥ 0     new: answers stored by this entry
     training  ""      0       run: the reserved DP-SGD run that was used
     cap       name    0       cap: units, or null for the default
+    key       ""      0       public_key, endorsement: who signs from this entry on
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from privacy.budget import BudgetPlan
 from privacy.canonical_json import digest, exactly, integer, text
 from privacy.composition import DpSgdRun
+from privacy.key_history import KeyHistory, SigningKey
 from privacy.ledger.chain import NO_PREDECESSOR, NOTHING_NEW, Entry
 
 
@@ -72,6 +74,12 @@ class Accounts:
     training: list[DpSgdRun] = field(default_factory=list)
     requests: dict[tuple[str, str], int] = field(default_factory=dict)
     new_answers: dict[int, int] = field(default_factory=dict)
+    keys: KeyHistory = field(init=False)
+    """As the entries name them; `KeyHistory.verify` says whether each was endorsed."""
+
+    def __post_init__(self) -> None:
+        opening = self.opening
+        self.keys = KeyHistory.starting_with(opening.ledger_id, opening.public_key)
 
     def cap(self, client: str) -> int | None:
         """The client's own cap, or the default one; None where only the global budget limits."""
@@ -100,6 +108,8 @@ class Accounts:
                 faults = self._training(entry) + self._no_charge(entry)
             case "cap":
                 faults = self._cap(entry) + self._no_charge(entry)
+            case "key":
+                faults = self._key(entry) + self._no_charge(entry)
             case "open":
                 faults = ["it opens the ledger a second time"]
         return faults + self._totals(entry)
@@ -163,6 +173,16 @@ class Accounts:
         except ValueError as error:
             return [f"its details cannot be read: {error}"]
         return [] if entry.client else ["it names no client"]
+
+    def _key(self, entry: Entry) -> list[str]:
+        try:
+            key = SigningKey.from_details(entry.number, entry.details)
+        except ValueError as error:
+            return [f"its details cannot be read: {error}"]
+        if key.public_key in self.keys:
+            return ["it hands over to a key that the ledger had before"]
+        self.keys = self.keys.followed_by(key)
+        return []
 
     def _request(self, entry: Entry) -> list[str]:
         key = entry.client, entry.request_id

@@ -15,7 +15,7 @@ from privacy import canonical_json
 from privacy.canonical_json import digest, exactly, integer, text
 from privacy.receipts import SignedHead
 
-EntryKind = Literal["open", "answers", "training", "cap"]
+EntryKind = Literal["open", "answers", "training", "cap", "key"]
 
 LOG_FORMAT: Final = "ktan-ledger-log-1"
 NO_PREDECESSOR: Final = bytes(32)

@@ -4,95 +4,121 @@ import json as jsonlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import Parameter
 
 from privacy.audit.commands.options import Flag, Paths
 from privacy.audit.evidence import Evidence, read_head, read_receipts
-from privacy.audit.ledger_check import LedgerReport, check
+from privacy.audit.ledger_check import check
+from privacy.audit.ledger_report import LedgerReport
 from privacy.audit.ledger_screen import ledger_text
-from privacy.audit.log import folder_faults, read_log
+from privacy.audit.log import Log, folder_faults
+from privacy.audit.sources import read_earlier, read_log, save
+from privacy.audit.wire import Connection
 from privacy.errors import LedgerCorrupt
 from privacy.receipts import read_public_key
 
+Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
+_WIRE = Connection()
+
 
 def ledger(
-    path: Path,
+    log: str,
     *,
     receipts: Paths = (),
     head: Paths = (),
     public_key: Path | None = None,
+    since: Path | None = None,
+    save_to: Annotated[Path | None, Parameter(name="--save")] = None,
+    connection: Wire = _WIRE,
     json: Flag = False,
 ) -> None:
-    """Verify a ledger offline: its chain, its signatures, its sums, and what others hold of it.
+    """Verify a ledger: its chain, its signatures, its sums, and what others hold of it.
 
-    Exit code 0 when everything holds, 1 when anything does not.
+    Offline from an exported log or from the ledger's folder, or over the wire with an auditor's
+    certificate. Exit code 0 when everything holds, 1 when anything does not.
 
     Parameters
     ----------
-    path
-        A ledger's folder, or a log that was exported from one.
+    log
+        An exported log, a ledger's folder, or a service's HOST:PORT (with --certs).
     receipts
         A student's answers folder, or a file with receipts; repeat for several.
     head
-        A head kept elsewhere: a witness file, or an earlier export; repeat for several.
+        A head kept elsewhere: a witness file, or a log that was saved or exported earlier; repeat
+        for several.
     public_key
-        The ledger's public key as you were given it: PEM, or 64 hexadecimal digits. Without it,
-        the one that a student pinned, or else the log's own word.
+        A key of the ledger as you were given it: PEM, or 64 hexadecimal digits. Without it, the
+        ones that students pinned, or that of --since, or else the log's own word.
+    since
+        The log of your last visit (--save): it must be continued, and a service is asked for
+        newer entries only.
+    save_to
+        File that gets the log as it came, for the next visit's --since; one that does not verify
+        goes to FILE.unverified.
     json
         Print one JSON object.
     """
+    earlier = None if since is None else read_earlier(since)
     try:
-        log = read_log(path)
+        found = read_log(log, connection, earlier)
     except LedgerCorrupt as error:
         print(jsonlib.dumps({"sound": False, "error": str(error)}) if json else str(error))
-        _fail("it cannot be read at all")
+        fail("the ledger does NOT verify: it cannot be read at all")
     evidence = [read_receipts(place) for place in receipts]
-    key, source = _known_key(public_key, evidence, log.public_key)
+    heads = [(place, read_head(place)) for place in head]
+    if since is not None and earlier is not None and earlier.head is not None:
+        heads.append((since, earlier.head))
     arguments: dict[str, Any] = {
-        "receipts": [item for found in evidence for item in found.receipts],
-        "damaged": [item for found in evidence for item in found.damaged],
-        "heads": [(place, read_head(place)) for place in head],
-        "public_key": key,
-        "key_source": source,
+        "receipts": [item for source in evidence for item in source.receipts],
+        "damaged": [item for source in evidence for item in source.damaged],
+        "heads": heads,
+        "known": known_keys(public_key, evidence, earlier),
     }
-    report = check(log, **arguments)
-    if report.sound and path.is_dir():
-        report = check(log, **arguments, tables=folder_faults(path, log))
-    print(jsonlib.dumps(_ledger_json(report)) if json else ledger_text(report))
+    report = check(found, **arguments)
+    if report.sound and Path(log).is_dir():
+        report = check(found, **arguments, tables=folder_faults(Path(log), found))
+    saved = None if save_to is None else save(found, save_to, sound=report.sound)
+    print(jsonlib.dumps(_json(report, saved)) if json else ledger_text(report, saved))
     if not report.sound:
         count = len(report.violations)
-        _fail(f"{count} violation{'' if count == 1 else 's'}")
+        fail(f"the ledger does NOT verify: {count} violation{'' if count == 1 else 's'}")
 
 
-def _fail(why: str) -> NoReturn:
-    print(f"privacy-audit: the ledger does NOT verify: {why}", file=sys.stderr)
+def known_keys(
+    given: Path | None, evidence: list[Evidence], earlier: Log | None = None
+) -> list[tuple[str, bytes]]:
+    """Where from and which: the key that was given by hand, or else those that students pinned
+    and the one that an earlier visit went by."""
+    if given is not None:
+        return [(str(given), read_public_key(given))]
+    pinned = [item for source in evidence for item in source.pinned_keys]
+    known = [(f"{file}, where a student pinned it", key) for file, key in pinned]
+    if earlier is not None:
+        known.append((f"{earlier.source}, the log of an earlier visit", earlier.public_key))
+    return known
+
+
+def fail(why: str) -> NoReturn:
+    """One line to stderr, exit code 1."""
+    print(f"privacy-audit: {why}", file=sys.stderr)
     sys.exit(1)
 
 
-def _known_key(
-    given: Path | None, evidence: list[Evidence], log_key: bytes
-) -> tuple[bytes | None, str]:
-    if given is not None:
-        return read_public_key(given), str(given)
-    pinned = [item for found in evidence for item in found.pinned_keys]
-    # One that differs from the log's first: it is the one that tells something.
-    pinned.sort(key=lambda item: item[1] == log_key)
-    for file, key in pinned:
-        return key, f"{file}, where a student pinned it"
-    return None, ""
-
-
-def _ledger_json(report: LedgerReport) -> dict[str, Any]:
+def _json(report: LedgerReport, saved: Path | None) -> dict[str, Any]:
     opening = report.opening
     return {
         "sound": report.sound,
         "violations": [asdict(violation) for violation in report.violations],
         "ledger_id": report.ledger_id,
         "dataset_id": opening.dataset_id if opening else None,
-        "public_key": report.public_key.hex(),
+        "public_key": report.keys.current.hex(),
         "public_key_from": report.key_source,
+        "keys": [key.to_json() for key in report.keys],
         "promise": opening.plan.promise.to_json() if opening else None,
         "entries": report.entries,
+        "head": None if report.head is None else report.head.to_json(),
         "epsilon_spent": report.epsilon_spent,
         "spent": report.spent,
         "budget": opening.plan.answer_units if opening else None,
@@ -104,4 +130,5 @@ def _ledger_json(report: LedgerReport) -> dict[str, Any]:
         "clients": [asdict(client) for client in report.clients],
         "receipts": report.receipts,
         "heads": report.heads,
+        "saved": None if saved is None else str(saved),
     }

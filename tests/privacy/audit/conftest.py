@@ -37,7 +37,7 @@ class Case:
         return LedgerKeys.read(self.folder)
 
     def check(self, lines: list[bytes] | None = None, **evidence: Any) -> LedgerReport:
-        log = parse_log(Path("log.jsonl"), self.lines if lines is None else lines)
+        log = parse_log("log.jsonl", self.lines if lines is None else lines)
         return check(log, **evidence)
 
     def with_receipts(self, lines: list[bytes] | None = None, **options: Any) -> LedgerReport:

@@ -13,13 +13,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy.audit.ledger_check import check
-from privacy.audit.log import folder_faults, read_log
+from privacy.audit.log import folder_faults
+from privacy.audit.sources import read_log as read_from
+from privacy.audit.wire import Connection
 from privacy.budget import spent_epsilon
 from privacy.errors import LedgerCorrupt, LedgerMissing, PrivacyError
 from privacy.ledger import Ledger, PendingAnswer
 from privacy.ledger.chain import Entry, entry_line, head_line
 from privacy.ledger.keys import LedgerKeys
 from privacy.receipts import sign
+
+
+def read_log(path):
+    return read_from(str(path), Connection())
 
 
 def found(report, kind: str, entry: int | None, words: str) -> None:
@@ -31,7 +37,7 @@ def found(report, kind: str, entry: int | None, words: str) -> None:
 
 def test_an_honest_log_verifies_with_all_evidence(original) -> None:
     heads = [(Path("head"), head) for head in original.heads]
-    report = original.with_receipts(heads=heads, public_key=original.keys.public)
+    report = original.with_receipts(heads=heads, known=[("given", original.keys.public)])
     assert report.violations == ()
     assert (report.entries, report.receipts, report.heads) == (8, 5, 5)
     assert (report.spent, report.draws, report.training_used) == (600_000, 60, 1)
@@ -206,7 +212,7 @@ def test_receipts_of_two_copies_that_were_served_apart(original, tmp_path) -> No
 def test_a_log_signed_by_somebody_else(original) -> None:
     stranger = Ed25519PrivateKey.generate()
     public = stranger.public_key().public_bytes_raw()
-    found(original.check(public_key=public), "key", None, "another ledger's log")
+    found(original.check(known=[("given", public)]), "key", None, "another ledger's log")
 
 
 def test_a_log_rewritten_under_another_key_is_told_by_the_known_key(original) -> None:
@@ -219,7 +225,7 @@ def test_a_log_rewritten_under_another_key_is_told_by_the_known_key(original) ->
     lines = original.rewritten(mine, signer=stranger)
     lines[0] = lines[0].replace(original.keys.public.hex().encode(), stranger.public.hex().encode())
     assert original.check(lines).sound
-    found(original.check(lines, public_key=original.keys.public), "key", None, "somebody else")
+    found(original.check(lines, known=[("given", original.keys.public)]), "key", None, "somebody else")
     found(original.with_receipts(lines), "receipt", 1, "no valid signature")
 
 

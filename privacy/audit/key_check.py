@@ -1,0 +1,87 @@
+"""Which key has to have signed what: the ledger's keys, followed from the one that is known."""
+
+from collections.abc import Sequence
+
+from privacy.audit.log import Log
+from privacy.audit.violations import Findings, ViolationKind
+from privacy.errors import KeyNotEndorsed, SignatureInvalid
+from privacy.key_history import KeyHistory
+from privacy.ledger.accounts import Accounts
+from privacy.receipts import Receipt, SignedHead, verify
+
+
+def settle_keys(
+    log: Log,
+    accounts: Accounts | None,
+    known: Sequence[tuple[str, bytes]],
+    findings: Findings,
+) -> KeyHistory:
+    """The keys to verify with; reports where they are not those that are `known`.
+
+    known: (where from, raw key) of keys that others hold to be this ledger's.
+    """
+    claimed = accounts.keys if accounts else KeyHistory.starting_with(log.ledger_id, log.public_key)
+    try:
+        claimed.verify(claimed.keys[0].public_key)
+    except KeyNotEndorsed as error:
+        findings.add(
+            "key",
+            error.entry,
+            f"entry {error.entry} hands over to a signing key that the one before it did not "
+            "endorse: whoever wrote it did not hold the ledger's key",
+        )
+    strange = [(source, key) for source, key in known if key not in claimed]
+    for source, key in strange:
+        findings.add(
+            "key",
+            None,
+            f"the log names the public key {claimed.current.hex()[:16]}…, {source} holds "
+            f"{key.hex()[:16]}…: this is another ledger's log, one signed by somebody else, or "
+            "one that ends before the ledger had that key",
+        )
+    return KeyHistory.starting_with(log.ledger_id, strange[0][1]) if strange else claimed
+
+
+def is_signed(
+    signed: Receipt | SignedHead,
+    ledger_id: str,
+    keys: KeyHistory,
+    name: str,
+    findings: Findings,
+) -> bool:
+    """True when it is of this ledger and signed with the key of its entry; else reports it."""
+    kind: ViolationKind = "receipt" if isinstance(signed, Receipt) else "unsigned"
+    if signed.ledger_id != ledger_id:
+        findings.add(
+            kind,
+            signed.entry,
+            f"{name} is of ledger {signed.ledger_id}, this is the log of {ledger_id}",
+        )
+        return False
+    if _fits(signed, keys.at(signed.entry)):
+        return True
+    others = [key for key in keys if key.public_key != keys.at(signed.entry)]
+    for key in others:
+        if _fits(signed, key.public_key):
+            findings.add(
+                "key",
+                signed.entry,
+                f"{name} is signed with the ledger's key of entry {key.entry}, which was not its "
+                f"key at entry {signed.entry}: somebody signs with a key that was rotated out",
+            )
+            return False
+    findings.add(
+        kind,
+        signed.entry,
+        f"{name} carries no valid signature for entry {signed.entry}: it was changed, or "
+        "signed with another key",
+    )
+    return False
+
+
+def _fits(signed: Receipt | SignedHead, key: bytes) -> bool:
+    try:
+        verify(signed, key)
+    except (SignatureInvalid, ValueError):
+        return False
+    return True
