@@ -14,6 +14,7 @@ from privacy.accounting import budget_units
 from privacy.budget import BudgetPlan, open_plan, settle_draws
 from privacy.composition import DpSgdRun
 from privacy.ledger import Ledger
+from privacy.noise import DEFAULT_NOISE, NoiseName, closeness
 from privacy.receipts import Receipt, SignedHead
 
 _WITNESS_PATH = "witness-path"
@@ -46,6 +47,8 @@ class PlanOptions:
     client_epsilon: float | None = None
     """ε that any one client may reach on its own, at the same δ; no cap but the budget when not
     given."""
+    noise: NoiseName = DEFAULT_NOISE
+    """The noise's sampler, whose error the plan sets aside; any closer one may be served too."""
 
 
 def _beside(dataset: Dataset, kind: str) -> Path:
@@ -56,8 +59,11 @@ def _beside(dataset: Dataset, kind: str) -> Path:
 def build_plan(options: PlanOptions, dataset: Dataset, private_records: int) -> BudgetPlan:
     """The ledger's plan. Raises UserError or InvalidPlan where the parts contradict each other."""
     unit = options.unit or ("record" if dataset.records_are_units else "unit")
+    close = closeness(options.noise)
     if options.training_epsilon is None:
-        return open_plan(options.epsilon, options.delta, unit=unit, draws=options.draws)
+        return open_plan(
+            options.epsilon, options.delta, unit=unit, draws=options.draws, closeness=close
+        )
     if unit != "record":
         raise UserError(
             f"dp-sgd protects one record, and units of {dataset.name} hold several: say "
@@ -79,12 +85,14 @@ def build_plan(options: PlanOptions, dataset: Dataset, private_records: int) -> 
     draws = 0 if all_for_training else options.draws
     rate = options.batch_size / private_records
     steps = math.ceil(options.epochs / rate)
-    _, left = settle_draws(options.epsilon, options.delta, draws)
+    _, left = settle_draws(options.epsilon, options.delta, draws, close)
     noise = composition.noise_multiplier(
         options.training_epsilon, left, rate, steps, runs=options.training_runs
     )
     runs = (DpSgdRun(rate, noise, steps),) * options.training_runs
-    return open_plan(options.epsilon, options.delta, unit=unit, draws=draws, training=runs)
+    return open_plan(
+        options.epsilon, options.delta, unit=unit, draws=draws, training=runs, closeness=close
+    )
 
 
 def open_ledger(

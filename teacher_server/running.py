@@ -17,6 +17,7 @@ import numpy as np
 from ktan.errors import UserError
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
+from privacy.noise_reservoir import NoiseReservoir
 from protos.limits import samples_per_request
 from teacher_server.answering import Answerer, PrivateTeacher
 from teacher_server.menu import ServedTap
@@ -44,7 +45,7 @@ def run(
     """
     face = describe(public, menu, options.max_samples)
     transport = options.transport(threads)
-    answerer = Answerer(teacher, public.version, menu, ledger, noise)
+    answerer = Answerer(teacher, public.version, menu, ledger, NoiseReservoir(noise))
 
     async def until_told_to_stop() -> None:
         stop = asyncio.Event()

@@ -14,7 +14,7 @@ import torch
 from ktan.errors import UserError
 from ktan.precision import resolve_device
 from ktan.teachers import TeacherCard, TeacherModels
-from privacy.noise import DiscreteGaussian
+from privacy.noise import DEFAULT_NOISE, source
 from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
 from teacher_server.options import ServeOptions
@@ -59,9 +59,13 @@ def run_service(
         verify_folder(folder, ledger.mac)
         if card.mode == "dp-sgd" and ledger.training_of(card.version) is None:
             raise UserError(f"the training of the teacher in {folder} was never charged")
-        noise = DiscreteGaussian()
+        noise = source(DEFAULT_NOISE)
         if card.mode != "dp-sgd" and not ledger.plan.covers(noise):
-            raise UserError("the noise source errs more than the ledger's plan has set aside")
+            raise UserError(
+                f"the noise source {noise.name} errs more per draw than this ledger was opened for "
+                f"(η = {noise.closeness.eta:g} of {ledger.plan.closeness.eta:g}, "
+                f"τ = {noise.closeness.tau:g} of {ledger.plan.closeness.tau:g})"
+            )
         public = PublicTeacher.of_card(card.to_json())
         menu = build_menu(
             public, ledger.plan.answer_units, options.answers, parse_shares(options.share)

@@ -1,28 +1,26 @@
 """The secret randomness of DP-SGD: who is sampled, and the noise.
 
-A cryptographic key stream (AES-256 in counter mode) under a key that the operating system draws
-for each training process and that is never stored: not seedable, not repeatable, not logged. A
-resumed run has a new key, hence new samples and new noise. (torch's CPU generator keeps 32 bits of
-its seed, which could be searched.)
+The words come from `privacy.secret_stream`, keyed by the operating system for each training
+process: not seedable, not repeatable, not logged. A resumed run has new samples and new noise.
+(torch's CPU generator keeps 32 bits of its seed, which could be searched.)
 
 The Gaussian noise is floating point, here as in Opacus: a stated gap
 (docs/privacy/threat-model.md).
 """
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
+
+from privacy.secret_stream import SecretStream
 
 
 class SecretNoise:
     """Independent draws from fresh secret entropy."""
 
     def __init__(self) -> None:
-        self._stream = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+        self._stream = SecretStream()
 
     def sampled(self, count: int, rate: float) -> npt.NDArray[np.int64]:
         """Poisson sampling: the positions below `count` that come up, each with `rate`."""
@@ -40,5 +38,4 @@ class SecretNoise:
 
     def _uniform(self, count: int) -> npt.NDArray[np.float64]:
         """Uniform multiples of 2⁻⁵³ in [0, 1)."""
-        words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
-        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return (self._stream.words(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53

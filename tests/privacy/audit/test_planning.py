@@ -158,7 +158,7 @@ def test_it_answers_in_five_seconds() -> None:
         ({"mode": "dp-sgd", "teachers": 1}, "sample rate"),
         ({"draws": 10}, "consume 5400 noise draws"),
         ({"epsilon": -1.0}, "epsilon"),
-        ({"epsilon": 1e-3, "queries": 10**6}, "draws"),
+        ({"epsilon": 1e-3, "queries": 10**6}, "ask for fewer answers"),
         ({"taps": (TapProposal("p", "probabilities", 1),)}, "at least 2 classes"),
     ],
 )
