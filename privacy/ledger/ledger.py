@@ -23,7 +23,7 @@ from privacy.errors import (
     LedgerCorrupt,
     LedgerRolledBack,
 )
-from privacy.ledger import creation, opening, store, transaction
+from privacy.ledger import backup, creation, opening, store, transaction
 from privacy.ledger.chain import Entry, entry_line, head_line, header_line
 from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
@@ -378,6 +378,13 @@ class Ledger:
     def export(self, path: Path) -> None:
         """Writes the public log to a file, for `privacy-audit ledger`."""
         replace_durably(path, b"".join(line + b"\n" for line in self.export_lines()))
+
+    def back_up(self, target: Path) -> SignedHead:
+        """Copies the whole ledger to a new folder, while it goes on; returns the copy's head.
+
+        Raises LedgerExists when `target` is there already; see backup.py.
+        """
+        return backup.back_up(self.folder, target)
 
     def _require_not_rolled_back(self, asked: int) -> None:
         if self._rolled_back is not None:

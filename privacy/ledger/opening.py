@@ -86,10 +86,15 @@ def unreadable(database: Database, version: int) -> str:
     )
 
 
-def _read_state(connection: Connection, database: Database) -> Row[Any]:
+def require_current(connection: Connection, database: Database) -> None:
+    """Raises LedgerMismatch for tables of another schema version, or of no ledger."""
     version = read_version(connection, database)
     if version != store.SCHEMA_VERSION:
         raise LedgerMismatch(unreadable(database, version))
+
+
+def _read_state(connection: Connection, database: Database) -> Row[Any]:
+    require_current(connection, database)
     return connection.execute(select(store.state)).one()
 
 

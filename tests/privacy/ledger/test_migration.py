@@ -99,7 +99,7 @@ def test_old_receipts_and_the_old_log_verify_beside_the_new_ones(old, asker) -> 
         verify(receipt, bytes.fromhex(OLD["public_key"]))
     # No byte of an old entry has changed.
     assert [line.decode() for line in lines[:6]] == OLD["log"][:6]
-    log = parse_log(old.folder, lines)
+    log = parse_log(str(old.folder), lines)
     held = [(old.folder, receipt) for receipt in receipts]
     report = check(log, receipts=held, tables=folder_faults(old.folder, log))
     assert report.violations == ()
