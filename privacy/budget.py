@@ -113,17 +113,15 @@ def open_plan(
     unit: str = "record",
     draws: int | None = None,
     training: Sequence[DpSgdRun] = (),
-    answer_mu: float | None = None,
     closeness: Closeness = DEFAULT_CLOSENESS,
 ) -> BudgetPlan:
-    """The plan with the largest answering budget, or with `answer_mu` if that fits.
+    """The plan with the largest answering budget.
 
     draws: see `settle_draws`. 0 draws leave no answering budget: for `dp-sgd` alone.
-    answer_mu: a smaller answering budget than the largest one.
     closeness: of the noise source that is to be served; the plan sets its cost aside.
 
-    Raises InvalidPlan when the reserved runs alone pass ε, when `answer_mu` does not fit, or when
-    the draws' share of δ is too large.
+    Raises InvalidPlan when the reserved runs alone pass ε, or when the draws' share of δ is too
+    large.
     """
     draws, _ = settle_draws(epsilon, delta, draws, closeness)
     target = ideal_target(epsilon, delta, draws, closeness)
@@ -136,15 +134,7 @@ def open_plan(
                 f"δ = {target[1]:.4g} (replace-one); raise their noise multiplier, reserve fewer, "
                 f"or allow fewer noise draws"
             )
-    largest = _largest_mu(runs, *target) if draws else 0.0
-    if answer_mu is None:
-        answer_mu = largest
-    elif not 0.0 <= answer_mu <= largest:
-        raise InvalidPlan(
-            f"an answering budget of μ = {answer_mu:g} was asked for; μ = {largest:.6g} is what "
-            f"ε = {epsilon:g} at δ = {delta:g} leaves; lower it or leave it out"
-        )
-    units = budget_units(answer_mu)
+    units = budget_units(_largest_mu(runs, *target) if draws else 0.0)
     return BudgetPlan(float(epsilon), float(delta), unit, units, draws, runs, closeness)
 
 

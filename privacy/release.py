@@ -6,7 +6,6 @@ samples and nothing else.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy import canonical_json
-from privacy.accounting import MAX_RADIUS, SIGMA, Kind, charge_units, mu_of_units
+from privacy.accounting import MAX_RADIUS, SIGMA, Kind, charge_units
 from privacy.bounding import bound, finite_rows
 from privacy.noise import NoiseSource
 from privacy.quantising import quantise
@@ -80,11 +79,6 @@ class TapRelease:
         return 0 if self.is_free else self.dimension
 
     @property
-    def mu(self) -> float:
-        """μ of one answer."""
-        return mu_of_units(self.charge)
-
-    @property
     def noise_sd(self) -> float:
         """Standard deviation of the noise on each value of the mean, in real units: σ·B/(R·k)."""
         if self.is_free:
@@ -96,20 +90,8 @@ class TapRelease:
         return canonical_json.encode(asdict(self) | {"sigma": SIGMA})
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back without loss."""
+        """A JSON object of every field."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "TapRelease":
-        """Raises ValueError or KeyError on anything that `to_json` does not write."""
-        return cls(
-            name=str(value["name"]),
-            kind=value["kind"],
-            dimension=int(value["dimension"]),
-            bound=float(value["bound"]),
-            radius=int(value["radius"]),
-            teachers=int(value["teachers"]),
-        )
 
 
 def release(

@@ -100,13 +100,6 @@ def test_spending_grows_and_never_reads_below_the_exact_curve(shared_plan: Budge
     assert spent_epsilon(open_plan(4.0, 1e-5), 0) == 0.0
 
 
-def test_a_smaller_answering_budget_may_be_asked_for() -> None:
-    plan = open_plan(4.0, 1e-5, answer_mu=0.5)
-    assert plan.answer_units == budget_units(0.5)
-    with pytest.raises(InvalidPlan, match=r"0\.92"):
-        open_plan(4.0, 1e-5, answer_mu=0.93)
-
-
 def test_draws_are_limited_by_what_they_cost() -> None:
     assert settle_draws(4.0, 1e-5)[0] == MAX_DRAWS
     discrete = DiscreteGaussian.closeness
