@@ -27,6 +27,7 @@ from teacher_server.opening import (
     reopen_ledger,
 )
 from teacher_server.options import ServeOptions
+from teacher_server.rehearsal.command import rehearse
 from teacher_server.serving import run_service
 from teacher_server.training import TeacherOptions
 from teacher_server.under_ledger import evaluate_teacher, train_under_ledger
@@ -247,6 +248,7 @@ def serve(
     options: Serving = _SERVE,
     witness: Path | None = None,
     trusted_head: Path | None = None,
+    device: str = "auto",
     json: Flag = False,
 ) -> None:
     """Answer public samples over gRPC until told to stop; SIGTERM drains.
@@ -261,10 +263,23 @@ def serve(
         The ledger's witness file, if it has moved.
     trusted_head
         Where the witness is lost: the newest receipt of a client, or an auditor's head, as JSON.
+    device
+        cpu, cuda, or auto for a GPU where there is one.
     json
         Print one JSON object once the service listens.
     """
-    run_service(teacher, ledger, witness, trusted_head, options, lambda facts: _print(facts, json))
+    run_service(
+        teacher,
+        ledger,
+        witness,
+        trusted_head,
+        options,
+        device,
+        lambda facts: _print(facts, json),
+    )
+
+
+app.command(rehearse)
 
 
 @app.meta.default

@@ -35,8 +35,6 @@ class ServeOptions:
     """Requests that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
     grace: float = 30.0
     """Seconds that requests under way get to end when the server is asked to stop."""
-    device: str = "auto"
-    """cpu, cuda, or auto for a GPU where there is one."""
 
     def check(self) -> None:
         """Raises UserError for a number that no service can run with."""

@@ -41,9 +41,10 @@ def run_service(
     witness: Path | None,
     trusted: Path | None,
     options: ServeOptions,
+    device_name: str,
     on_ready: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Serves the teacher of `folder` until it is told to stop.
+    """Serves the teacher of `folder` until it is told to stop; `device_name`: cpu, cuda or auto.
 
     Raises UserError or a PrivacyError, before anything listens, when the teacher's files were
     changed, when it belongs to another ledger, or when an option contradicts the budget.
@@ -70,7 +71,7 @@ def run_service(
         menu = build_menu(
             public, ledger.plan.answer_units, options.answers, parse_shares(options.share)
         )
-        device = resolve_device(options.device)
+        device = resolve_device(device_name)
         teacher = TrainedTeacher(TeacherModels.load(folder, device))
         threads = 1 if device.type == "cuda" else os.cpu_count() or 1
         # The threads of the executor share the cores: more of torch's own only get in their way.
