@@ -85,11 +85,16 @@ def clean_answers(
     return logits
 
 
-def model_sentence(proposal: Proposal, measured: bool) -> str:
+def model_sentence(proposal: Proposal, measured: bool, *, grid: bool = False) -> str:
+    """What the clean answers are, for a screen; of one proposal, or of a grid like it."""
     if measured:
         return "clean answers: the vote shares that were given"
+    voters = "k" if grid else str(proposal.teachers)
+    doubt = "real teachers may agree more or less"
+    if grid:
+        doubt += ", and lose accuracy as k takes records from each: --simulate measures both"
     return (
-        f"clean answers: a model of {proposal.teachers} independent voters, each right with "
-        f"probability {proposal.teacher_accuracy:.2f} on average and putting "
-        f"{proposal.confidence:.2f} on its vote; real teachers may agree more or less"
+        f"clean answers: a model of {voters} independent voters, each right with probability "
+        f"{proposal.teacher_accuracy:.2f} on average and putting {proposal.confidence:.2f} on its "
+        f"vote; {doubt}"
     )

@@ -7,6 +7,7 @@ clear the clean answers are, which is private; a stated model takes their place
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,25 +35,8 @@ def forecast(proposal: Proposal, shares: npt.ArrayLike | None = None) -> Forecas
     """
     if proposal.mode == "dp-sgd":
         return _forecast_dp_sgd(proposal)
-    plan = open_plan(proposal.epsilon, proposal.delta, unit=proposal.unit, draws=_draws(proposal))
-    radius = radii(
-        plan.answer_units,
-        proposal.queries,
-        {tap.name: tap.share for tap in proposal.taps},
-        {tap.name: tap.kind for tap in proposal.taps},
-    )
-    rng = np.random.default_rng(0)
-    taps = tuple(
-        _forecast_tap(
-            TapRelease(
-                tap.name, tap.kind, tap.dimension, tap.bound, radius[tap.name], proposal.teachers
-            ),
-            proposal,
-            shares,
-            rng,
-        )
-        for tap in proposal.taps
-    )
+    plan, releases = calibrate(proposal)
+    taps = model_taps(proposal, releases, shares)
     spent = proposal.queries * sum(tap.release.charge for tap in taps)
     useful, verdict, advice = judge(proposal, taps, shares)
     return Forecast(
@@ -73,6 +57,38 @@ def forecast(proposal: Proposal, shares: npt.ArrayLike | None = None) -> Forecas
         advice=advice,
         model=model_sentence(proposal, shares is not None),
     )
+
+
+def calibrate(proposal: Proposal) -> tuple[BudgetPlan, tuple[TapRelease, ...]]:
+    """The ledger's plan and the release of each tap, as the service would have them.
+
+    Raises InvalidPlan where no service could be opened like this, and for `dp-sgd`, whose answers
+    have no noise to calibrate.
+    """
+    if proposal.mode == "dp-sgd":
+        raise InvalidPlan("answers of dp-sgd carry no noise, so that there is nothing to calibrate")
+    plan = open_plan(proposal.epsilon, proposal.delta, unit=proposal.unit, draws=_draws(proposal))
+    radius = radii(
+        plan.answer_units,
+        proposal.queries,
+        {tap.name: tap.share for tap in proposal.taps},
+        {tap.name: tap.kind for tap in proposal.taps},
+    )
+    releases = tuple(
+        TapRelease(
+            tap.name, tap.kind, tap.dimension, tap.bound, radius[tap.name], proposal.teachers
+        )
+        for tap in proposal.taps
+    )
+    return plan, releases
+
+
+def model_taps(
+    proposal: Proposal, releases: Sequence[TapRelease], shares: npt.ArrayLike | None = None
+) -> tuple[TapForecast, ...]:
+    """What the model of the clean answers (or `shares`, as for `forecast`) makes of `releases`."""
+    rng = np.random.default_rng(0)
+    return tuple(_forecast_tap(release, proposal, shares, rng) for release in releases)
 
 
 def _forecast_tap(

@@ -24,6 +24,7 @@ class TapProposal:
     dimension: values per answer; the number of classes for logits and probabilities.
     share: weight of the budget (of μ²).
     bound: B in real units; noise and signal are printed relative to it.
+    path: of a hint, its module path in the teachers' network; for a simulation only.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TapProposal:
     dimension: int
     share: float = 1.0
     bound: float = 1.0
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,21 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class TrueLabels:
+    """How many labels are the true ones; known where public samples with labels were answered.
+
+    alone: of one teacher, the mean over teachers.
+    clean: of the aggregate before noise.
+    noisy: of what is released; `error` is its standard error over samples and noise.
+    """
+
+    alone: float
+    clean: float
+    noisy: float
+    error: float
+
+
+@dataclass(frozen=True)
 class TapForecast:
     """What one tap will look like.
 
@@ -90,6 +107,7 @@ class TapForecast:
     signal_norm: root-mean-square norm of the clean answer, its constant part left out.
     agreement: share of noisy answers whose largest value is the clean one's; None for hints.
     agreement_error: standard error of `agreement`, from the simulation alone.
+    true_labels: against the true labels, where they are known; None for hints and for a model.
     """
 
     release: TapRelease
@@ -98,6 +116,7 @@ class TapForecast:
     signal_norm: float
     agreement: float | None
     agreement_error: float | None
+    true_labels: TrueLabels | None = None
 
     @property
     def signal_to_noise(self) -> float:

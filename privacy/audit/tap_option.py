@@ -1,10 +1,13 @@
 """The taps of a proposal, from the form in which they are written on a command line.
 
-    logits    probabilities    hint:8    hint=PATH:8
+    logits    probabilities    hint:8    hint=PATH:8    hint=PATH:0,4,8
 
-The path is that of `teacher-server train`; the planner needs the number of dimensions only.
+Taps that are repeated are released together; numbers after a comma are alternatives of a grid, 0
+for a release without this hint.
+The path is that of `teacher-server train`; the planner needs it for a simulation only.
 """
 
+import itertools
 from collections.abc import Sequence
 
 from privacy.audit.proposal import TapProposal
@@ -26,13 +29,49 @@ def parse_taps(taps: Sequence[str], shares: Sequence[str], classes: int) -> tupl
             # As the teacher names them: the first is `hint`, others add their path.
             name = "hint" if hints == 0 else f"hint.{path or hints + 1}"
             hints += 1
-            proposals.append(TapProposal(name, "hint", dimension, weights.get(name, 1.0)))
+            share = weights.get(name, 1.0)
+            proposals.append(TapProposal(name, "hint", dimension, share, path=path))
     names = [tap.name for tap in proposals]
     if len(set(names)) != len(names):
         raise InvalidPlan(f"--taps names a tap twice: {', '.join(names)}")
     if unknown := sorted(weights.keys() - set(names)):
         raise InvalidPlan(f"--share names {', '.join(unknown)}; the taps are {', '.join(names)}")
     return tuple(proposals)
+
+
+def alternative_taps(
+    taps: Sequence[str], shares: Sequence[str], classes: int
+) -> list[tuple[TapProposal, ...]]:
+    """Every combination of the alternatives in `taps` and `shares`, each as `parse_taps` reads it.
+
+    Raises InvalidPlan as `parse_taps` does, and where a combination would release nothing.
+    """
+    found: dict[tuple[TapProposal, ...], None] = {}
+    for chosen in itertools.product(*map(_dimensions, taps)):
+        for weights in itertools.product(*map(_alternatives, shares)):
+            # Read with the hints that are left out, so that the others keep their names.
+            texts = [text if text is not None else f"{name}:1" for text, name in chosen]
+            read = parse_taps(texts, weights, classes)
+            kept = tuple(tap for tap, (text, _) in zip(read, chosen, strict=True) if text)
+            if not kept:
+                raise InvalidPlan("--taps releases nothing where the hint is left out; add a tap")
+            found[kept] = None
+    return list(found)
+
+
+def _alternatives(text: str) -> list[str]:
+    """`hint=0.1,0.2` → `hint=0.1`, `hint=0.2`; a form without alternatives stays as it is."""
+    name, separator, values = text.rpartition("=")
+    return [f"{name}{separator}{value.strip()}" for value in values.split(",")]
+
+
+def _dimensions(text: str) -> list[tuple[str | None, str]]:
+    """(form, what stands before the colon) of each alternative; None for 0 dimensions."""
+    name, colon, values = text.rpartition(":")
+    numbers = [value.strip() for value in values.split(",")]
+    if not colon or len(numbers) == 1:
+        return [(text, name)]
+    return [(None if number == "0" else f"{name}:{number}", name) for number in numbers]
 
 
 def _hint(text: str) -> tuple[str, int]:

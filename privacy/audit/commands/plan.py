@@ -1,29 +1,56 @@
 """`privacy-audit plan`: what a budget buys, before a single query is asked."""
 
 import json as jsonlib
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from cyclopts import Parameter, Token
 
 from privacy.accounting import SIGMA
+from privacy.audit.answer_model import model_sentence
 from privacy.audit.commands.options import Flag, Names
+from privacy.audit.grid import Row, combinations, sweep
+from privacy.audit.grid_screen import grid_text
+from privacy.audit.plan_json import grid_json, plan_json
 from privacy.audit.plan_screen import plan_text
-from privacy.audit.planning import forecast
+from privacy.audit.planning import calibrate, forecast, model_taps
 from privacy.audit.proposal import Forecast, Mode, Proposal
 from privacy.audit.published import PublishedComparison, published_epsilon
-from privacy.audit.tap_option import parse_taps
+from privacy.audit.recommendation import recommend
+from privacy.audit.simulation.options import SimulationOptions
+from privacy.audit.tap_option import alternative_taps
 from privacy.errors import PrivacyError
+
+
+def _several(read: Callable[[str], Any]) -> Callable[[Any, Sequence[Token]], tuple[Any, ...]]:
+    """A converter for `1,2` and for an option that is repeated; each value once."""
+
+    def convert(_type: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
+        texts = [text for token in tokens for text in token.value.split(",")]
+        return tuple(dict.fromkeys(read(text) for text in texts))
+
+    return convert
+
+
+Reals = Annotated[
+    tuple[float, ...], Parameter(converter=_several(float), negative="", show_default=False)
+]
+Counts = Annotated[
+    tuple[int, ...], Parameter(converter=_several(int), negative="", show_default=False)
+]
+Simulation = Annotated[SimulationOptions, Parameter(name="*", negative="", group="Simulation")]
+_SIMULATION = SimulationOptions()
 
 
 def plan(
     *,
-    epsilon: float,
+    epsilon: Reals,
     delta: float = 1e-5,
-    queries: int = 300,
+    queries: Counts = (300,),
     mode: Mode = "ensemble",
-    teachers: int | None = None,
+    teachers: Counts = (),
     classes: int = 10,
     taps: Names = ("probabilities",),
     share: Names = (),
@@ -38,9 +65,16 @@ def plan(
     records: int | None = None,
     parameters: int | None = None,
     published_rate: float | None = None,
+    tolerance: float | None = None,
+    plot: Path | None = None,
+    simulate: Flag = False,
+    simulation: Simulation = _SIMULATION,
     json: Flag = False,
 ) -> None:
     """Say what a privacy budget buys, before a single query is asked.
+
+    Several values, separated by commas, make a grid: --teachers, --queries, --epsilon, the
+    dimensions of a hint and the weights of --share. A grid is a table with one row recommended.
 
     Parameters
     ----------
@@ -58,8 +92,8 @@ def plan(
     classes
         Number of classes: the values of `logits` and `probabilities`.
     taps
-        What is released: logits, probabilities, or a hint as hint:DIMENSIONS; repeat for several;
-        probabilities alone when not given.
+        What is released: logits, probabilities, or a hint as hint:DIMENSIONS (hint=PATH:DIMENSIONS
+        to simulate); repeat for several; probabilities alone when not given.
     share
         Weight of a tap in the budget, as TAP=WEIGHT; equal weights when not given.
     unit
@@ -81,38 +115,99 @@ def plan(
     steps
         Of the DP-SGD run: number of steps.
     records
-        Private records behind the DP-SGD run, to judge its gradients' signal-to-noise.
+        Private records: to give simulated teachers shards of the size that the private ones will
+        have (as many as there are public ones to train on, when not given), and to judge the
+        gradients' signal-to-noise of a DP-SGD run.
     parameters
         Trainable parameters of the DP-SGD network, for the same.
     published_rate
         Sampling rate of public queries under which published work would account the same answers;
         prints that figure, which is no guarantee, beside the sound one.
+    tolerance
+        Of the recommendation: what labels may lose to the noise, as a share; 0.02 of true labels
+        when simulated, 0.1 of clean labels otherwise.
+    plot
+        PNG file that gets the grid as a picture.
+    simulate
+        Train teachers on --dataset, which is public, and measure in place of the model; takes as
+        long as training that many teachers does.
     json
         Print one JSON object.
     """
-    proposal = Proposal(
-        epsilon=epsilon,
-        delta=delta,
-        queries=queries,
-        taps=parse_taps(taps, share, classes),
-        mode=mode,
-        teachers=teachers if teachers is not None else (200 if mode == "ensemble" else 1),
-        unit=unit,
-        draws=draws,
-        teacher_accuracy=teacher_accuracy,
-        confidence=confidence,
-        hint_cosine=hint_cosine,
-        sample_rate=sample_rate,
-        steps=steps,
-        records=records,
-        parameters=parameters,
-    )
-    outcome = forecast(proposal, None if measured is None else _measured(measured))
-    published = None if published_rate is None else _published(outcome, queries, published_rate)
+    ks = teachers or ((200,) if mode == "ensemble" else (1,))
+
+    def proposals(of_classes: int) -> list[Proposal]:
+        alternatives = alternative_taps(taps, share, of_classes)
+        base = Proposal(
+            epsilon=epsilon[0],
+            delta=delta,
+            queries=queries[0],
+            taps=alternatives[0],
+            mode=mode,
+            teachers=ks[0],
+            unit=unit,
+            draws=draws,
+            teacher_accuracy=teacher_accuracy,
+            confidence=confidence,
+            hint_cosine=hint_cosine,
+            sample_rate=sample_rate,
+            steps=steps,
+            records=records,
+            parameters=parameters,
+        )
+        return combinations(base, ks, queries, epsilon, alternatives)
+
+    if simulate or simulation != _SIMULATION:
+        _refuse(measured is not None, "--measured", "--simulate")
+        _refuse(published_rate is not None, "--published-rate", "--simulate")
+        if not simulate:
+            raise PrivacyError("--dataset and its like are for --simulate; give it as well")
+        # Loads torch, which no other use of this command needs.
+        from privacy.audit.simulation.run import simulate as run_simulation
+
+        found = run_simulation(proposals, simulation, records)
+        _print_grid(found.rows, [found.sentence, *found.shards], tolerance, plot, json)
+        return
+    asked = proposals(classes)
+    shares = None if measured is None else _measured(measured)
+    if len(asked) > 1 or plot is not None:
+        _refuse(published_rate is not None, "--published-rate", "a grid")
+        rows = sweep(asked, lambda one: model_taps(one, calibrate(one)[1], shares))
+        source = model_sentence(asked[0], shares is not None, grid=True)
+        _print_grid(rows, [source], tolerance, plot, json)
+        return
+    outcome = forecast(asked[0], shares)
+    published = None if published_rate is None else _published(outcome, queries[0], published_rate)
     if json:
-        print(jsonlib.dumps(_plan_json(outcome, published)))
+        print(jsonlib.dumps(plan_json(outcome, published)))
     else:
         print(plan_text(outcome, published))
+
+
+def _print_grid(
+    rows: Sequence[Row],
+    source: Sequence[str],
+    tolerance: float | None,
+    plot: Path | None,
+    json: bool,
+) -> None:
+    advice = recommend(rows, tolerance)
+    if plot is not None:
+        # Loads matplotlib, which nothing else here needs.
+        from privacy.audit.grid_plot import draw
+
+        draw(rows, advice, plot, source[0])
+    if json:
+        print(jsonlib.dumps(grid_json(rows, advice, source)))
+    else:
+        print(grid_text(rows, advice, source))
+        if plot is not None:
+            print(f"picture      {plot}")
+
+
+def _refuse(condition: bool, option: str, other: str) -> None:
+    if condition:
+        raise PrivacyError(f"{option} does not go with {other}; leave one of them out")
 
 
 def _measured(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -127,34 +222,3 @@ def _published(outcome: Forecast, queries: int, rate: float) -> PublishedCompari
     if not charge:
         raise PrivacyError("--published-rate compares answers that are charged; these are free")
     return published_epsilon(SIGMA / charge**0.5, rate, queries, outcome.promise.delta)
-
-
-def _plan_json(outcome: Forecast, published: PublishedComparison | None) -> dict[str, Any]:
-    training = outcome.training
-    return {
-        "promise": outcome.promise.to_json(),
-        "plan": outcome.plan.to_json(),
-        "mu_max": outcome.plan.mu_max,
-        "mu": outcome.mu,
-        "draws_needed": outcome.draws_needed,
-        "taps": [
-            {
-                **tap.release.to_json(),
-                "charge": tap.release.charge,
-                "noise_sd": tap.noise_sd,
-                "noise_norm": tap.noise_norm,
-                "signal_norm": tap.signal_norm,
-                # JSON has no infinity: null where there is no noise.
-                "signal_to_noise": tap.signal_to_noise if tap.noise_norm else None,
-                "agreement": tap.agreement,
-                "agreement_error": tap.agreement_error,
-            }
-            for tap in outcome.taps
-        ],
-        "training": None if training is None else asdict(training),
-        "useful": outcome.useful,
-        "verdict": outcome.verdict,
-        "advice": list(outcome.advice),
-        "model": outcome.model,
-        "published": None if published is None else asdict(published),
-    }

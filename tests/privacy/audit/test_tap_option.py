@@ -17,7 +17,7 @@ def test_reads_all_forms() -> None:
         TapProposal("logits", "logits", 7, 1.0),
         TapProposal("probabilities", "probabilities", 7, 0.9),
         TapProposal("hint", "hint", 8, 1.0),
-        TapProposal("hint.layer3", "hint", 16, 0.25),
+        TapProposal("hint.layer3", "hint", 16, 0.25, path="layer3"),
     )
 
 

@@ -1,0 +1,100 @@
+"""Which public samples stand in for private records, and how many teachers they make.
+
+Shards get the size that the private ones will have, N/k units. A public set with fewer than N
+units to spare makes fewer than k such shards; then fewer teachers are trained, and their answers
+stand for all k in turn. The mean of the answers is about the same; the spread of the mean over
+draws of teachers is that of the smaller number, so that a forecast errs towards too noisy.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ktan.data import Dataset, DataSource, Split, SplitRecipe, split
+from privacy.audit.simulation.options import SimulationOptions
+from privacy.errors import InvalidPlan
+
+
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """Public samples for one k.
+
+    teachers: k. trained: teachers to train, at most k.
+    shard: units in one shard, N/k.
+    parts: `private` is what teachers learn from; `test` is held out.
+    """
+
+    dataset: Dataset
+    teachers: int
+    trained: int
+    shard: float
+    parts: Split
+
+    @property
+    def sentence(self) -> str:
+        """For a screen."""
+        done = f"k = {self.teachers}: {self.trained} teachers on {self.shard:.4g} public units each"
+        if self.trained == self.teachers:
+            return done
+        return f"{done}; their answers stand for all {self.teachers}, the noise is that of all"
+
+
+def load_public(options: SimulationOptions) -> Dataset:
+    """The public data set. Raises InvalidPlan when none is named, UserError when there is none."""
+    if options.dataset is None:
+        raise InvalidPlan("--simulate trains on public data: name them with --dataset")
+    return DataSource(
+        dataset=options.dataset,
+        data_root=options.data_root,
+        download=options.download,
+        size=options.size,
+        image_size=options.image_size,
+        grey=options.grey,
+    ).load()
+
+
+def stand_in(
+    dataset: Dataset, options: SimulationOptions, teachers: int, units: int | None
+) -> StandIn:
+    """Public samples for `teachers` teachers on shards cut from `units` private units.
+
+    units: N; as many as the public set can spare when None.
+    Raises InvalidPlan where a shard would hold less than one unit, or the public set has no room
+    for two shards; UserError where it is too small for the other parts.
+    """
+    recipe = SplitRecipe(
+        seed=options.split_seed,
+        labelled=options.labelled,
+        unlabelled=options.unlabelled,
+        test=options.test,
+    )
+    if options.test < 1:
+        raise InvalidPlan(f"--test is {options.test}; at least one sample must be answered")
+    whole = split(dataset, recipe)
+    room = len(np.unique(dataset.unit_ids[whole.private]))
+    private = room if units is None else units
+    if private < teachers:
+        raise InvalidPlan(
+            f"{teachers} teachers need {teachers} units at least, but there are {private} "
+            f"{'public units to train on' if units is None else 'private ones (--records)'}; "
+            "plan fewer teachers (--teachers)"
+        )
+    # Whole shards of N/k units, in integers.
+    fitting = min(teachers, room * teachers // private)
+    if fitting < min(2, teachers):
+        raise InvalidPlan(
+            f"{dataset.name} has {room} public units to train on, and two shards of {private} "
+            f"private units over {teachers} teachers need {2 * private // teachers}; raise "
+            "--teachers or --size, or take a larger public set"
+        )
+    trained = fitting if options.trained is None else min(fitting, options.trained)
+    if trained < 1:
+        raise InvalidPlan(f"--trained is {options.trained}; at least one teacher is needed")
+    taken = private * trained // teachers
+    return StandIn(
+        dataset=dataset,
+        teachers=teachers,
+        trained=trained,
+        shard=private / teachers,
+        parts=split(dataset, replace(recipe, private=taken)),
+    )
