@@ -3,38 +3,9 @@
 import json
 import shutil
 import sqlite3
-import sys
 
 import numpy as np
 import pytest
-
-from privacy.audit import cli
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command; returns exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privacy-audit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture
-def answers(original, tmp_path):
-    folder = tmp_path / "answers"
-    folder.mkdir()
-    for receipt in original.receipts:
-        (folder / f"{receipt.request_id}.json").write_bytes(receipt.to_json_bytes())
-    return folder
 
 
 def test_a_sound_ledger_says_so_with_units_and_exits_with_0(run, original, answers) -> None:
