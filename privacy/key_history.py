@@ -92,6 +92,16 @@ class KeyHistory:
             held = key.public_key
         return held
 
+    def since(self, trusted: bytes) -> Self:
+        """From `trusted` on, which then stands for all earlier entries too.
+
+        Raises KeyNotEndorsed where no unbroken chain of endorsements leads from it to the current
+        key.
+        """
+        self.verify(trusted)
+        first = [key.public_key for key in self.keys].index(trusted)
+        return type(self)(self.ledger_id, self.keys[first:])
+
     def followed_by(self, key: SigningKey) -> Self:
         """This history and one more key, whose endorsement `verify` checks."""
         return type(self)(self.ledger_id, (*self.keys, key))

@@ -86,7 +86,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("teacher_version", "mode", "teachers", "dataset", "classes", "input_name", "input_dtype", "input_shape", "normalisation", "taps", "promise", "budget", "max_samples_per_request", "ledger_public_key", "ledger_id")
+    __slots__ = ("teacher_version", "mode", "teachers", "dataset", "classes", "input_name", "input_dtype", "input_shape", "normalisation", "taps", "promise", "budget", "max_samples_per_request", "ledger_public_key", "ledger_id", "ledger_keys")
     TEACHER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TEACHERS_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +102,7 @@ class DescribeResponse(_message.Message):
     MAX_SAMPLES_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     LEDGER_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     LEDGER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_KEYS_FIELD_NUMBER: _ClassVar[int]
     teacher_version: str
     mode: str
     teachers: int
@@ -117,7 +118,18 @@ class DescribeResponse(_message.Message):
     max_samples_per_request: int
     ledger_public_key: bytes
     ledger_id: str
-    def __init__(self, teacher_version: _Optional[str] = ..., mode: _Optional[str] = ..., teachers: _Optional[int] = ..., dataset: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input_name: _Optional[str] = ..., input_dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[TapDescription, _Mapping]]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., max_samples_per_request: _Optional[int] = ..., ledger_public_key: _Optional[bytes] = ..., ledger_id: _Optional[str] = ...) -> None: ...
+    ledger_keys: _containers.RepeatedCompositeFieldContainer[LedgerKey]
+    def __init__(self, teacher_version: _Optional[str] = ..., mode: _Optional[str] = ..., teachers: _Optional[int] = ..., dataset: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input_name: _Optional[str] = ..., input_dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[TapDescription, _Mapping]]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., max_samples_per_request: _Optional[int] = ..., ledger_public_key: _Optional[bytes] = ..., ledger_id: _Optional[str] = ..., ledger_keys: _Optional[_Iterable[_Union[LedgerKey, _Mapping]]] = ...) -> None: ...
+
+class LedgerKey(_message.Message):
+    __slots__ = ("public_key", "entry", "endorsement")
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    ENDORSEMENT_FIELD_NUMBER: _ClassVar[int]
+    public_key: bytes
+    entry: int
+    endorsement: bytes
+    def __init__(self, public_key: _Optional[bytes] = ..., entry: _Optional[int] = ..., endorsement: _Optional[bytes] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("budget", "spent", "left", "client_cap", "client_spent", "client_left", "epsilon_spent", "epsilon_budget", "draws_left")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ktan.data.normalise import Normalisation
 from ktan.teacher import AnswerTap, TapKind
+from privacy.key_history import KeyHistory, SigningKey
 from privacy.promise import Adjacency, Promise
 from protos import teacher_pb2 as pb
 from student_client.errors import AnswerRejected
@@ -85,7 +86,10 @@ class TeacherDescription:
     budget: Budget
     max_samples: int
     public_key: bytes
+    """Of the ledger, now: raw Ed25519, 32 bytes."""
     ledger_id: str
+    keys: KeyHistory
+    """All keys of the ledger, as the service tells them: believed only from a pinned key on."""
 
     @property
     def charge(self) -> int:
@@ -122,6 +126,7 @@ class TeacherDescription:
                 max_samples=message.max_samples_per_request,
                 public_key=message.ledger_public_key,
                 ledger_id=message.ledger_id,
+                keys=_keys(message),
             )._checked()
         except (KeyError, ValueError) as error:
             raise AnswerRejected(
@@ -134,6 +139,8 @@ class TeacherDescription:
             raise ValueError("no version, taps, classes or input shape")
         if len(self.public_key) != 32:
             raise ValueError("the ledger's public key is not one of 32 bytes")
+        if self.keys.current != self.public_key:
+            raise ValueError("the ledger's public key is not the last of its keys")
         if self.max_samples < 1:
             raise ValueError("it takes no samples at all")
         names = [priced.tap.name for priced in self.taps]
@@ -151,6 +158,15 @@ def promise_of(message: pb.Promise) -> Promise:
         unit=message.unit,
         mode=message.mode or None,
     )
+
+
+def _keys(message: pb.DescribeResponse) -> KeyHistory:
+    if not message.ledger_keys:
+        return KeyHistory.starting_with(message.ledger_id, message.ledger_public_key)
+    keys = tuple(
+        SigningKey(key.public_key, key.entry, key.endorsement) for key in message.ledger_keys
+    )
+    return KeyHistory(message.ledger_id, keys)
 
 
 def _normalisation(message: pb.DescribeResponse) -> Normalisation | None:

@@ -27,8 +27,9 @@ from protos.limits import samples_per_request
 from student_client.description import TeacherDescription
 from student_client.errors import RequestRefused
 from student_client.patience import patiently
+from student_client.pin import open_store
 from student_client.remote import RemoteTeacher
-from student_client.verification import Verifier, open_store
+from student_client.verification import Verifier
 
 Samples = npt.NDArray[np.generic]
 """uint8 or float32 [n, *input shape]."""

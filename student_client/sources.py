@@ -23,12 +23,13 @@ from student_client.description import TeacherDescription
 from student_client.errors import TeacherError, TeacherUnavailable
 from student_client.fetching import Pool, batch_size, fetch
 from student_client.patience import patiently
+from student_client.pin import Pin, open_store
 from student_client.provenance import Provenance
 from student_client.public_data import PublicData, check_suits
 from student_client.queries import Chosen
 from student_client.remote import RemoteTeacher
 from student_client.screen import Screen
-from student_client.verification import Pin, Verifier, open_store
+from student_client.verification import Verifier
 
 
 @dataclass(frozen=True, eq=False)

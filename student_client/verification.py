@@ -1,112 +1,47 @@
 """Believes nothing that the service sends back before it fits what the service promised.
 
-On first use the store *pins* the ledger's id and public key; whoever answers later must hold the
-same key. Receipts must be signed by it, and their history must be one that a ledger that is only
-ever added to can have.
+Receipts must be signed by the ledger's key (pin.py) of their entry, and their history must be one
+that a ledger that is only ever added to can have.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ktan.answers import AnswerManifest, AnswerStore
-from ktan.durable import write_durably
-from ktan.errors import UserError
+from ktan.answers import AnswerStore
 from privacy.errors import SignatureInvalid
-from privacy.promise import Promise
+from privacy.key_history import KeyHistory
 from privacy.receipts import Receipt, verify
 from student_client.description import TeacherDescription
 from student_client.errors import AnswerRejected
-
-PIN: Final = "service.json"
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Who may answer into a store: one ledger, known by its key, under one promise."""
-
-    ledger_id: str
-    public_key: bytes
-    promise: Promise
-    charge: int
-    """Of one sample; fixed with the release settings."""
-
-    @classmethod
-    def of(cls, description: TeacherDescription) -> Pin:
-        return cls(
-            description.ledger_id, description.public_key, description.promise, description.charge
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "ledger_id": self.ledger_id,
-            "public_key": self.public_key.hex(),
-            "promise": self.promise.to_json(),
-            "charge": self.charge,
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Pin:
-        return cls(
-            values["ledger_id"],
-            bytes.fromhex(values["public_key"]),
-            Promise.from_json(values["promise"]),
-            values["charge"],
-        )
-
-    @classmethod
-    def read(cls, folder: Path) -> Pin | None:
-        """The pin of a store; None where nothing was pinned yet."""
-        path = folder / PIN
-        if not path.exists():
-            return None
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-
-
-def open_store(folder: Path, description: TeacherDescription) -> AnswerStore:
-    """The answer store of this teacher in `folder`, created and pinned on first use.
-
-    Raises UserError when the folder belongs to another teacher version, other release settings,
-    another ledger, another key or another promise: an answer under one is none under the other.
-    """
-    pin, pinned = Pin.of(description), Pin.read(folder)
-    if pinned is not None:
-        changed = [
-            name
-            for name in ("ledger_id", "public_key", "promise", "charge")
-            if getattr(pinned, name) != getattr(pin, name)
-        ]
-        if changed:
-            raise UserError(
-                f"the service at {description.address} is not the one that {folder} was begun "
-                f"with: its {', '.join(changed).replace('_', ' ')} changed. If its custodian "
-                "says that this is right, use another --answers folder"
-            )
-    store = AnswerStore.open(folder, AnswerManifest(description.version, description.answer_taps))
-    if pinned is None:
-        write_durably(folder / PIN, (json.dumps(pin.to_json(), indent=2) + "\n").encode())
-    return store
+from student_client.pin import Pin
 
 
 class Verifier:
     """Checks receipts and answers against the description and against all earlier receipts."""
 
-    def __init__(self, description: TeacherDescription, earlier: Iterable[Receipt] = ()):
+    def __init__(
+        self,
+        description: TeacherDescription,
+        earlier: Iterable[Receipt] = (),
+        keys: KeyHistory | None = None,
+    ):
+        """keys: those that are trusted, when it is not the current one alone."""
         self._description = description
+        self._keys = keys or description.keys.since(description.public_key)
         self._taps = {tap.name: tap for tap in description.answer_taps}
         self._seen = sorted(earlier, key=lambda receipt: receipt.entry)
 
     @classmethod
     def of(cls, description: TeacherDescription, store: AnswerStore) -> Verifier:
-        """Knows all receipts that `store` holds."""
-        return cls(description, (Receipt.from_json(values) for values in store.receipts()))
+        """Knows all receipts that `store` holds, and the keys that it pinned."""
+        pin = Pin.read(store.folder)
+        receipts = (Receipt.from_json(values) for values in store.receipts())
+        return cls(description, receipts, None if pin is None else pin.keys)
 
     def receipt(self, signed: bytes, request_id: str, samples: int) -> Receipt:
         """The receipt of one request for `samples` samples.
@@ -117,11 +52,14 @@ class Verifier:
         where = f"the receipt of {self._description.address}"
         try:
             receipt = Receipt.from_json_bytes(signed)
-            verify(receipt, self._description.public_key)
+            verify(receipt, self._keys.at(receipt.entry))
         except ValueError as error:
             raise AnswerRejected(f"{where} cannot be read ({error})") from error
         except SignatureInvalid as error:
-            raise AnswerRejected(f"{where} is not to be trusted: {error}") from error
+            raise AnswerRejected(
+                f"{where} is not to be trusted: {error}. Should the ledger's key have been rotated "
+                "just now, start again; nothing paid for is lost"
+            ) from error
         if receipt.ledger_id != self._description.ledger_id:
             raise AnswerRejected(f"{where} is of another ledger, {receipt.ledger_id}")
         if receipt.request_id != request_id:

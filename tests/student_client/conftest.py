@@ -17,6 +17,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from privacy.key_history import endorse
 from privacy.promise import Adjacency, Promise
 from privacy.receipts import Receipt, sign
 from protos import from_message, teacher_pb2, teacher_pb2_grpc, to_message
@@ -53,6 +54,8 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
     dtype: int = teacher_pb2.DATA_TYPE_UINT8
     ledger_id: str = "a" * 32
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    keys: list = field(default_factory=list)
+    """(public key, first entry, endorsement) of every key, once `rotate` was called."""
     spent: int = 0
     entry: int = 0
     calls: list = field(default_factory=list)
@@ -92,7 +95,22 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
             normalisation=teacher_pb2.Normalisation(mean=[127.5], standard_deviation=[73.6]),
             max_samples_per_request=self.max_samples, ledger_id=self.ledger_id,
             ledger_public_key=self.key.public_key().public_bytes_raw(),
+            ledger_keys=[
+                teacher_pb2.LedgerKey(public_key=key, entry=entry, endorsement=endorsement)
+                for key, entry, endorsement in self.keys
+            ],
         )  # fmt: skip
+
+    def rotate(self, endorser=None):
+        """A new signing key from the next entry on, endorsed by the old one or by `endorser`."""
+        if not self.keys:
+            self.keys = [(self.key.public_key().public_bytes_raw(), 0, b"")]
+        self.entry += 1
+        new = Ed25519PrivateKey.generate()
+        public = new.public_key().public_bytes_raw()
+        endorsed = endorse(endorser or self.key, self.ledger_id, self.entry, public)
+        self.keys.append((public, self.entry, endorsed.endorsement))
+        self.key = new
 
     def GetBudget(self, request, context):
         return teacher_pb2.GetBudgetResponse(budget=self._budget(), promise=self._promise())

@@ -14,7 +14,8 @@ from ktan.digests import sample_digests
 from ktan.errors import UserError
 from student_client.errors import AnswerRejected, BudgetRefused, TeacherError, TeacherUnavailable
 from student_client.fetching import FetchingTeacher, Pool, batch_size, fetch
-from student_client.verification import Verifier, open_store
+from student_client.pin import open_store
+from student_client.verification import Verifier
 
 PRICE = 1000
 
