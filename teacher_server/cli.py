@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import logging
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
 
-from ktan.data import DataSource, SplitRecipe, split
+from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.teachers import TeacherCard
 from privacy.errors import PrivacyError
-from privacy.ledger import binding_path
 from teacher_server.certificates import issue_client, issue_server, load_authority, make_authority
+from teacher_server.commands import ledger as ledgers
+from teacher_server.commands.options import Data, Flag, Names, Recipe
+from teacher_server.commands.screen import print_facts
 from teacher_server.identity import Role
-from teacher_server.opening import (
-    PlanOptions,
-    build_plan,
-    cap_units,
-    open_ledger,
-    reopen_ledger,
-)
 from teacher_server.options import ServeOptions
 from teacher_server.rehearsal.command import rehearse
 from teacher_server.serving import run_service
 from teacher_server.training import TeacherOptions
 from teacher_server.under_ledger import evaluate_teacher, train_under_ledger
 
-
-def _split_name(name: str) -> str:
-    """The split's own seed; `--seed` is the training's."""
-    return "split-seed" if name == "seed" else cyclopts.default_name_transform(name)
-
-
 app = App(
     name="teacher-server",
     help="Train private teachers and serve their noisy answers under a privacy ledger.",
 )
 
-Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
-Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
-Plan = Annotated[PlanOptions, Parameter(name="*", group="Promise")]
 Training = Annotated[TeacherOptions, Parameter(name="*", negative="", group="Training")]
 Serving = Annotated[ServeOptions, Parameter(name="*", negative="", group="Service")]
-Flag = Annotated[bool, Parameter(negative="")]
-Names = Annotated[tuple[str, ...], Parameter(negative="")]
 _DATA = DataSource()
 _RECIPE = SplitRecipe()
 _TEACHER = TeacherOptions()
@@ -92,104 +74,7 @@ def certs(
         for name in names:
             issue_client(authority, out / name, role, name)
             made.append(str(out / name))
-    _print({"certificates": made}, json)
-
-
-@app.command(name="open-ledger")
-def open_ledger_command(
-    *,
-    ledger: Path,
-    plan: Plan,
-    data: Data = _DATA,
-    recipe: Recipe = _RECIPE,
-    witness: Path | None = None,
-    json: Flag = False,
-) -> None:
-    """Open the one ledger of a private data set, with the budget it will enforce for ever.
-
-    The ledger's id is written into the data's folder or beside their file; a second is refused.
-
-    Parameters
-    ----------
-    ledger
-        Folder that gets the ledger, its keys and its answers; keep it off the data's disk.
-    witness
-        File on other storage that keeps the last signed head, against a rolled-back ledger;
-        beside the data when not given.
-    json
-        Print one JSON object.
-    """
-    dataset = data.load()
-    parts = split(dataset, recipe)
-    checked = build_plan(plan, dataset, len(parts.private))
-    opened = open_ledger(dataset, parts, checked, ledger, witness, plan.client_epsilon)
-    with opened:
-        state = opened.budget(None)
-        _print(
-            {
-                "ledger": opened.ledger_id,
-                "dataset": dataset.id,
-                "private_records": len(parts.private),
-                "public_records": sum(parts.counts.values()) - len(parts.private),
-                "public_means": "not protected: reference network, bounds, alignment, evaluation",
-                "promise": state.promise.sentence(),
-                "answering_mu": opened.plan.mu_max,
-                "noise_draws": opened.plan.draws,
-                "reserved_training": [run.to_json() for run in opened.plan.training],
-                "bound_at": str(binding_path(dataset.location)),
-            },
-            json,
-        )
-
-
-@app.command
-def cap(
-    client: str,
-    *,
-    epsilon: float,
-    ledger: Path,
-    witness: Path | None = None,
-    json: Flag = False,
-) -> None:
-    """Cap what one client may spend, beneath the budget of all; the ledger records it.
-
-    Parameters
-    ----------
-    client
-        The client's name, as its certificate has it.
-    epsilon
-        What the client alone may reach, at the ledger's own share of δ.
-    ledger
-        The ledger's folder; its service must be stopped.
-    witness
-        The ledger's witness file, if it has moved.
-    json
-        Print one JSON object.
-    """
-    with reopen_ledger(ledger, witness) as opened:
-        opened.set_cap(client, cap_units(opened.plan, epsilon))
-        state = opened.budget(client)
-        _print({"client": client, "cap": state.cap, "left": state.client_left}, json)
-
-
-@app.command
-def export_log(*, ledger: Path, out: Path, witness: Path | None = None, json: Flag = False) -> None:
-    """Write the public log to a file, for auditors: charges and digests, no sample, no answer.
-
-    Parameters
-    ----------
-    ledger
-        The ledger's folder; its service may be running.
-    out
-        File that gets one JSON object a line.
-    witness
-        The ledger's witness file, if it has moved.
-    json
-        Print one JSON object.
-    """
-    with reopen_ledger(ledger, witness, read_only=True) as opened:
-        opened.export(out)
-        _print({"log": str(out), "last_entry": opened.head().entry}, json)
+    print_facts({"certificates": made}, json)
 
 
 @app.command
@@ -221,7 +106,7 @@ def train(
     """
     card = train_under_ledger(data, recipe, options, ledger, witness, out, resume=resume)
     facts = {"teacher": str(out), **card.to_json()} if json else _of_card(out, card)
-    _print(facts, json)
+    print_facts(facts, json)
 
 
 @app.command
@@ -237,7 +122,7 @@ def evaluate(
     json
         Print one JSON object.
     """
-    _print(evaluate_teacher(teacher, data, recipe), json)
+    print_facts(evaluate_teacher(teacher, data, recipe), json)
 
 
 @app.command
@@ -275,11 +160,13 @@ def serve(
         trusted_head,
         options,
         device,
-        lambda facts: _print(facts, json),
+        lambda facts: print_facts(facts, json),
     )
 
 
 app.command(rehearse)
+for _command in ledgers.COMMANDS:
+    app.command(_command)
 
 
 @app.meta.default
@@ -330,28 +217,3 @@ def _of_card(folder: Path, card: TeacherCard) -> dict[str, Any]:
             f"({privacy.epsilon_add_remove:.3f} add/remove)"
         )
     return facts
-
-
-def _print(facts: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(jsonlib.dumps(facts, default=str), flush=True)
-        return
-    width = max(len(name) for name in facts)
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            lines = [f"{key}: {_plain(item)}" for key, item in value.items()]
-        else:
-            lines = [_plain(value)]
-        for number, line in enumerate(lines or ["none"]):
-            label = name.replace("_", " ") if number == 0 else ""
-            print(f"{label:<{width}}  {line}", flush=True)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value) or "none"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "none" if value is None else str(value)

@@ -102,10 +102,12 @@ def open_ledger(
     folder: Path,
     witness: Path | None,
     client_epsilon: float | None,
+    database_url: str | None = None,
 ) -> Ledger:
     """A new ledger in `folder`, bound to the data, with the split that it was opened for.
 
     client_epsilon: what any one client may reach on its own; None for no cap but the budget.
+    database_url: of a PostgreSQL database for the tables; None for a SQLite file in `folder`.
     Raises LedgerExists when the data set already has one, wherever that is.
     """
     witness = (witness or _beside(dataset, "ledger-head")).resolve()
@@ -116,6 +118,7 @@ def open_ledger(
         witness=witness,
         default_cap=None if client_epsilon is None else cap_units(plan, client_epsilon),
         data=dataset.location,
+        database_url=database_url,
         files={
             _WITNESS_PATH: f"{witness}\n".encode(),
             SPLIT_FILE: (json.dumps(parts.to_json(), indent=2) + "\n").encode(),

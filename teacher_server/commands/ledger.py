@@ -1,0 +1,166 @@
+"""What a custodian does with a ledger: open, cap, show, keep and bring it up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ktan.data import DataSource, SplitRecipe, split
+from privacy.ledger import binding_path
+from privacy.ledger.backup import back_up
+from privacy.ledger.migration import migrate
+from teacher_server import opening
+from teacher_server.commands.options import Data, Flag, Recipe
+from teacher_server.commands.screen import print_facts
+
+Plan = Annotated[opening.PlanOptions, Parameter(name="*", group="Promise")]
+_DATA = DataSource()
+_RECIPE = SplitRecipe()
+
+
+def open_ledger(
+    *,
+    ledger: Path,
+    plan: Plan,
+    data: Data = _DATA,
+    recipe: Recipe = _RECIPE,
+    witness: Path | None = None,
+    database_url: str | None = None,
+    json: Flag = False,
+) -> None:
+    """Open the one ledger of a private data set, with the budget it will enforce for ever.
+
+    The ledger's id is written into the data's folder or beside their file; a second is refused.
+
+    Parameters
+    ----------
+    ledger
+        Folder that gets the ledger, its keys and its answers; keep it off the data's disk.
+    witness
+        File on other storage that keeps the last signed head, against a rolled-back ledger;
+        beside the data when not given. Storage that all replicas share, with a database URL.
+    database_url
+        postgresql://USER@HOST/DATABASE for the ledger's tables, so that several replicas may serve;
+        a SQLite file in the ledger's folder when not given. The password may stand in libpq's
+        password file instead.
+    json
+        Print one JSON object.
+    """
+    dataset = data.load()
+    parts = split(dataset, recipe)
+    checked = opening.build_plan(plan, dataset, len(parts.private))
+    opened = opening.open_ledger(
+        dataset, parts, checked, ledger, witness, plan.client_epsilon, database_url
+    )
+    with opened:
+        state = opened.budget(None)
+        print_facts(
+            {
+                "ledger": opened.ledger_id,
+                "dataset": dataset.id,
+                "private_records": len(parts.private),
+                "public_records": sum(parts.counts.values()) - len(parts.private),
+                "public_means": "not protected: reference network, bounds, alignment, evaluation",
+                "promise": state.promise.sentence(),
+                "answering_mu": opened.plan.mu_max,
+                "noise_draws": opened.plan.draws,
+                "reserved_training": [run.to_json() for run in opened.plan.training],
+                "bound_at": str(binding_path(dataset.location)),
+            },
+            json,
+        )
+
+
+def cap(
+    client: str,
+    *,
+    epsilon: float,
+    ledger: Path,
+    witness: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Cap what one client may spend, beneath the budget of all; the ledger records it.
+
+    Parameters
+    ----------
+    client
+        The client's name, as its certificate has it.
+    epsilon
+        What the client alone may reach, at the ledger's own share of δ.
+    ledger
+        The ledger's folder. Its service must be stopped, unless its tables are in PostgreSQL.
+    witness
+        The ledger's witness file, if it has moved.
+    json
+        Print one JSON object.
+    """
+    with opening.reopen_ledger(ledger, witness) as opened:
+        opened.set_cap(client, opening.cap_units(opened.plan, epsilon))
+        state = opened.budget(client)
+        print_facts({"client": client, "cap": state.cap, "left": state.client_left}, json)
+
+
+def export_log(*, ledger: Path, out: Path, witness: Path | None = None, json: Flag = False) -> None:
+    """Write the public log to a file, for auditors: charges and digests, no sample, no answer.
+
+    Parameters
+    ----------
+    ledger
+        The ledger's folder; its service may be running.
+    out
+        File that gets one JSON object a line.
+    witness
+        The ledger's witness file, if it has moved.
+    json
+        Print one JSON object.
+    """
+    with opening.reopen_ledger(ledger, witness, read_only=True) as opened:
+        opened.export(out)
+        print_facts({"log": str(out), "last_entry": opened.head().entry}, json)
+
+
+def backup(*, ledger: Path, out: Path, database_url: str | None = None, json: Flag = False) -> None:
+    """Copy a whole ledger, answers and keys included, to a new folder; its service may be running.
+
+    A copy is served only while it is current: once the ledger has gone on, it opens exhausted.
+
+    Parameters
+    ----------
+    ledger
+        The ledger's folder.
+    out
+        New folder that gets the copy; as secret as the ledger itself.
+    database_url
+        PostgreSQL database for the copy's tables; a SQLite file in OUT when not given.
+    json
+        Print one JSON object.
+    """
+    head = back_up(ledger, out, database_url)
+    print_facts({"backup": str(out), "ledger": head.ledger_id, "last_entry": head.entry}, json)
+
+
+def migrate_ledger(*, ledger: Path, json: Flag = False) -> None:
+    """Bring a ledger that an older program made up to date, after a copy of its tables.
+
+    Parameters
+    ----------
+    ledger
+        The ledger's folder; its service must be stopped.
+    json
+        Print one JSON object.
+    """
+    done = migrate(ledger)
+    print_facts(
+        {
+            "ledger": str(ledger),
+            "version_before": done.version_before,
+            "version": done.version,
+            "kept": str(done.kept) if done.kept else None,
+        },
+        json,
+    )
+
+
+COMMANDS = (open_ledger, cap, export_log, backup, migrate_ledger)
