@@ -6,13 +6,15 @@ and never has to write them itself.
 """
 
 import json
-from typing import Any
+from typing import Any, Final
+
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def encode(value: Any) -> bytes:
     """Canonical bytes of a JSON value. Raises ValueError for NaN, infinity or a foreign type."""
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = _ENCODER.encode(value)
     except TypeError as error:
         raise ValueError(str(error)) from error
     return text.encode("ascii")

@@ -1,13 +1,20 @@
-"""What a client and an auditor hold in their hands: signed receipts and signed heads of a ledger.
+r"""What a client and an auditor hold in their hands: signed receipts and signed heads of a ledger.
 
 A receipt says which entry of the ledger's chain a request became and what it cost. A head says
 where the chain ended at some moment. Both are signed with the ledger's Ed25519 key (RFC 8032) over
 explicit canonical bytes, so that whoever keeps one can later show that the log was edited,
 truncated or forked. This module is light (standard library and `cryptography`): clients import it.
+
+Requests that one commit made durable share one signature: of the root of a hash tree over their
+receipts (merkle.py). Such a receipt carries its `path` to that root.
+
+    statement   "ktan.ledger.receipt.v1\n" ‖ canonical JSON without signature and path
+    alone       Ed25519(statement)                                                 (no path)
+    together    Ed25519("ktan.ledger.receipts.v1\n" ‖ root over leaf(statement))   (a path)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,13 +26,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from privacy import canonical_json
+from privacy import canonical_json, merkle
 from privacy.canonical_json import digest, exactly, integer, text
 from privacy.errors import SignatureInvalid
 from privacy.promise import Promise
 
 _RECEIPT_DOMAIN: Final = b"ktan.ledger.receipt.v1\n"
+_BATCH_DOMAIN: Final = b"ktan.ledger.receipts.v1\n"
 _HEAD_DOMAIN: Final = b"ktan.ledger.head.v1\n"
+_LONGEST_PATH: Final = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class Receipt:
     charge, draws: what this request added, in units of μ²·2⁴⁰ and in noise draws.
     spent, budget: of all clients together after this entry, in the same units.
     epsilon_spent: ε at the promise's δ of everything spent so far; an upper bound.
-    signature: Ed25519, 64 bytes over `signed_bytes()`.
+    signature: Ed25519, 64 bytes, of the root that `path` leads to.
+    path: from this receipt to the root of those that were made durable with it; None: the
+    signature is of this receipt alone.
     """
 
     ledger_id: str
@@ -53,10 +64,14 @@ class Receipt:
     epsilon_spent: float
     promise: Promise
     signature: bytes = b""
+    path: merkle.InclusionPath | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; digests and the signature in hexadecimal."""
-        return self._body() | {"signature": self.signature.hex()}
+        value = self._body() | {"signature": self.signature.hex()}
+        if self.path is not None:
+            value["path"] = [[side, sibling.hex()] for side, sibling in self.path]
+        return value
 
     def to_json_bytes(self) -> bytes:
         """The canonical bytes that travel to the client."""
@@ -65,7 +80,8 @@ class Receipt:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Receipt":
         """Raises ValueError for anything that `to_json` does not write. Checks no signature."""
-        fields = exactly(dict(value), frozenset(cls.__dataclass_fields__))
+        names = frozenset(cls.__dataclass_fields__)
+        fields = exactly(dict(value), names if "path" in value else names - {"path"})
         epsilon = fields["epsilon_spent"]
         if type(epsilon) not in (int, float) or not (math.isfinite(epsilon) and epsilon >= 0):
             raise ValueError(f"epsilon_spent must be a number of at least 0, not {epsilon!r}")
@@ -86,6 +102,7 @@ class Receipt:
             epsilon_spent=float(epsilon),
             promise=promise,
             signature=_signature(fields["signature"]),
+            path=_path(fields["path"]) if "path" in fields else None,
         )
 
     @classmethod
@@ -94,7 +111,7 @@ class Receipt:
         return cls.from_json(canonical_json.decode(data))
 
     def signed_bytes(self) -> bytes:
-        """What the signature covers: a domain line and every field but the signature."""
+        """What the signature vouches for: a domain line and every field but signature and path."""
         return _RECEIPT_DOMAIN + canonical_json.encode(self._body())
 
     def _body(self) -> dict[str, Any]:
@@ -165,8 +182,21 @@ _Signed = TypeVar("_Signed", Receipt, SignedHead)
 
 
 def sign(unsigned: _Signed, key: Ed25519PrivateKey) -> _Signed:
-    """The same receipt or head with its signature."""
-    return replace(unsigned, signature=key.sign(unsigned.signed_bytes()))
+    """The same receipt or head with a signature of its own."""
+    signature = key.sign(unsigned.signed_bytes())
+    if isinstance(unsigned, Receipt):
+        return replace(unsigned, signature=signature, path=None)
+    return replace(unsigned, signature=signature)
+
+
+def sign_together(unsigned: Sequence[Receipt], key: Ed25519PrivateKey) -> list[Receipt]:
+    """The same receipts, at least one, under one signature, each with its path to what it is of."""
+    root, paths = merkle.grow([merkle.leaf(receipt.signed_bytes()) for receipt in unsigned])
+    signature = key.sign(_BATCH_DOMAIN + root)
+    return [
+        replace(receipt, signature=signature, path=path)
+        for receipt, path in zip(unsigned, paths, strict=True)
+    ]
 
 
 def verify(signed: Receipt | SignedHead, public_key: bytes) -> None:
@@ -176,7 +206,7 @@ def verify(signed: Receipt | SignedHead, public_key: bytes) -> None:
     """
     key = Ed25519PublicKey.from_public_bytes(public_key)
     try:
-        key.verify(signed.signature, signed.signed_bytes())
+        key.verify(signed.signature, _statement(signed))
     except InvalidSignature:
         what = "receipt" if isinstance(signed, Receipt) else "head"
         raise SignatureInvalid(
@@ -202,6 +232,25 @@ def read_public_key(path: Path) -> bytes:
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError(f"{path} holds a public key of another kind than Ed25519")
     return key.public_bytes_raw()
+
+
+def _statement(signed: Receipt | SignedHead) -> bytes:
+    """The bytes that Ed25519 signs."""
+    content = signed.signed_bytes()
+    if isinstance(signed, Receipt) and signed.path is not None:
+        return _BATCH_DOMAIN + merkle.root(merkle.leaf(content), signed.path)
+    return content
+
+
+def _path(value: Any) -> merkle.InclusionPath:
+    if not isinstance(value, list) or len(value) > _LONGEST_PATH:
+        raise ValueError(f"a path is a list of at most {_LONGEST_PATH} steps")
+    steps: list[tuple[merkle.Side, bytes]] = []
+    for step in value:
+        if not (isinstance(step, list) and len(step) == 2 and step[0] in ("left", "right")):
+            raise ValueError("a step of a path is a side, left or right, and a hash")
+        steps.append((step[0], digest(step[1])))
+    return tuple(steps)
 
 
 def _signature(value: Any) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from privacy.canonical_json import digest
 from privacy.errors import PrivacyError
+from privacy.ledger.witness import read_heads
 from privacy.receipts import Receipt, SignedHead
 
 PIN: Final = "service.json"
@@ -59,7 +60,10 @@ def read_head(path: Path) -> SignedHead:
     Raises PrivacyError when the file holds none.
     """
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        try:
+            return read_heads(path.read_bytes())[0]
+        except ValueError:
+            text = path.read_text(encoding="utf-8").strip()
         try:
             value = json.loads(text)
         except json.JSONDecodeError:

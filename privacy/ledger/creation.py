@@ -17,11 +17,11 @@ from privacy.ledger import store
 from privacy.ledger.accounts import Opening
 from privacy.ledger.binding import bind, binding_path, require_unbound
 from privacy.ledger.chain import NO_PREDECESSOR, NOTHING_NEW, Entry
+from privacy.ledger.clock import utc_now
 from privacy.ledger.database import URL_FILE, Database
 from privacy.ledger.durable import create_durably, sync_folder
 from privacy.ledger.keys import LedgerKeys
 from privacy.ledger.postgresql import PostgresSchema
-from privacy.ledger.transaction import utc_now
 from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead, sign
 
@@ -85,7 +85,7 @@ def create(
             undo.callback(server.drop)
         head = _write_tables(Database(building, server), opening, keys)
         sync_folder(building)
-        Witness(witness).create(head)
+        Witness.create(witness, head)
         undo.callback(witness.unlink, missing_ok=True)
         if data is not None:
             bind(data, opening.ledger_id, dataset_id, keys.public)

@@ -8,12 +8,13 @@ charged nothing and released nothing, or charged once, and the same request id t
 same answers free. There is no refund.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 
 from privacy import canonical_json
@@ -23,18 +24,22 @@ from privacy.errors import (
     LedgerCorrupt,
     LedgerRolledBack,
 )
-from privacy.ledger import backup, creation, opening, store, transaction
+from privacy.ledger import backup, creation, lookup, opening, store
 from privacy.ledger.chain import Entry, entry_line, head_line, header_line
 from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
+from privacy.ledger.group import Book, Finish, Group
 from privacy.ledger.keys import LedgerKeys
+from privacy.ledger.request import Request
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
-from privacy.ledger.transaction import Posting
-from privacy.ledger.witness import Chain, Witness
-from privacy.ledger.writer import Writer
-from privacy.receipts import Receipt, SignedHead
+from privacy.ledger.vouching import vouch
+from privacy.ledger.witness import Witness
+from privacy.ledger.writer import Job, Writer
+from privacy.receipts import Receipt, SignedHead, verify
 
 _LONGEST_NAME: Final = 256
+ONLY_WRITER: Final = "sqlite"
+"""Name of a SQLite ledger's writer in the table of writers."""
 
 
 class Ledger:
@@ -48,17 +53,15 @@ class Ledger:
         folder: Path,
         engine: Engine,
         writer: Writer,
-        contents: opening.Contents,
-        keys: LedgerKeys,
-        rolled_back: str | None,
+        book: Book,
     ) -> None:
         """Not for callers: see `create` and `open`."""
         self.folder = folder
         self._engine = engine
         self._writer = writer
-        self._opening = contents.opening
-        self._keys = keys
-        self._rolled_back = rolled_back
+        self._opening = book.opening
+        self._keys = book.keys
+        self._rolled_back = book.rolled_back
 
     # Opening and closing
 
@@ -124,17 +127,17 @@ class Ledger:
         try:
             with engine.connect() as connection:
                 contents = opening.read(connection, database)
-                keys = LedgerKeys.read(folder)
-                opening.require_keys(contents, keys, folder)
-                chain = Chain(
-                    contents.opening.ledger_id,
-                    contents.opening.public_key,
-                    contents.head.entry,
-                    lambda number: _recorded_hash(connection, number),
-                )
-                rolled_back = Witness(witness).rollback(chain, trusted_head)
-            if rolled_back is None and not read_only:
-                Witness(witness).write(contents.head)
+            keys = LedgerKeys.read(folder)
+            opening.require_keys(contents, keys, folder)
+            kept = Witness(witness, lambda signed: verify(signed, keys.public))
+            head, rolled_back = vouch(
+                engine,
+                kept,
+                contents.opening.ledger_id,
+                trusted_head,
+                read_only=read_only,
+                alone=lock is not None,
+            )
         except BaseException as error:
             engine.dispose()
             if lock is not None:
@@ -142,8 +145,10 @@ class Ledger:
             if isinstance(error, DBAPIError):
                 raise LedgerCorrupt(f"{database} cannot be read ({error.orig})") from error
             raise
-        writer = Writer(folder, engine, Witness(witness), contents.head, lock, read_only=read_only)
-        return cls(folder, engine, writer, contents, keys, rolled_back)
+        name = secrets.token_hex(8) if lock is None else ONLY_WRITER
+        book = Book(contents.opening, keys, name, rolled_back)
+        writer = Writer(folder, engine, kept, head, book, lock, read_only=read_only)
+        return cls(folder, engine, writer, book)
 
     def close(self) -> None:
         """Waits for a settlement under way, then closes; closing twice does nothing."""
@@ -208,7 +213,7 @@ class Ledger:
         """
         self._writer.require_usable()
         with self._engine.connect() as connection:
-            settled = transaction.find(connection, client, request_id, content_digest)
+            settled = lookup.find(connection, client, request_id, content_digest)
         if settled is not None:
             self._writer.wait_until_witnessed(settled.receipt.entry)
         return settled
@@ -231,9 +236,9 @@ class Ledger:
         if self._rolled_back is not None:
             raise LedgerRolledBack(charge, self._rolled_back)
         with self._engine.connect() as connection:
-            state = connection.execute(select(store.state)).one()
-            account = transaction.read_account(connection, self._opening, client)
-        transaction.require_budget(state, account, charge, draws)
+            totals = lookup.Totals.of(lookup.read_state(connection))
+            account = lookup.read_account(connection, client, self._opening.default_cap)
+        totals.require(account, charge, draws)
 
     def settle(
         self,
@@ -258,18 +263,13 @@ class Ledger:
         _require_name("request_id", request_id)
         if not pending:
             raise ValueError("a request asks for at least one answer")
-        request = (client, request_id, content_digest)
+        request = Request.of(client, request_id, content_digest, pending, teacher_version)
 
-        def work(connection: Connection, state: Row[Any]) -> tuple[Settlement, SignedHead | None]:
-            settled = transaction.find(connection, *request)
-            if settled is not None:
-                return settled, None
-            self._require_not_rolled_back(sum(answer.charge for answer in pending))
-            return transaction.settle(
-                connection, state, self._keys, self._opening, request, pending, teacher_version
-            )
+        def decide(group: Group) -> Finish:
+            earlier = group.earlier(client, request_id, content_digest)
+            return earlier or group.settle(request)
 
-        return self._writer.commit(work)
+        return self._writer.commit(Job(decide, (client, request_id), request))
 
     def charge_training(self, run: DpSgdRun, teacher_version: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.
@@ -281,29 +281,24 @@ class Ledger:
         teacher was charged for another run, LedgerFault.
         """
         _require_name("teacher_version", teacher_version)
-        request_id = transaction.training_request(teacher_version)
-        request = ("", request_id, canonical_json.encode(run.to_json()))
+        request_id = lookup.training_request(teacher_version)
+        content = canonical_json.encode(run.to_json())
 
-        def work(connection: Connection, state: Row[Any]) -> tuple[Receipt, SignedHead | None]:
-            settled = transaction.find(connection, *request)
-            if settled is not None:
-                return settled.receipt, None
-            self._require_not_rolled_back(0)
-            return transaction.use_training_run(
-                connection, state, self._keys, self._opening, run, request, teacher_version
-            )
+        def decide(group: Group) -> Finish:
+            earlier = group.earlier("", request_id, content)
+            return earlier or group.use_training_run(run, teacher_version, content)
 
-        return self._writer.commit(work)
+        return self._writer.commit(Job(decide, ("", request_id))).receipt
 
     def training_of(self, teacher_version: str) -> DpSgdRun | None:
         """The reserved run that was charged for this teacher; None when none was."""
         with self._engine.begin() as connection:
-            return transaction.training_of(connection, teacher_version)
+            return lookup.training_of(connection, teacher_version)
 
     def reserved_training(self) -> tuple[DpSgdRun, ...]:
         """The plan's DP-SGD runs that no teacher has used yet."""
         with self._engine.connect() as connection:
-            used = set(connection.scalars(select(store.training.c.place)))
+            used = lookup.used_places(connection)
         return tuple(run for place, run in enumerate(self.plan.training) if place not in used)
 
     def set_cap(self, client: str, units: int | None) -> None:
@@ -314,35 +309,32 @@ class Ledger:
         _require_name("client", client)
         if units is not None and (type(units) is not int or not 0 <= units < 2**62):
             raise ValueError(f"a cap is an integer from 0 to 2^62 units, not {units!r}")
-        posting = Posting(kind="cap", client=client, details={"cap": units})
 
-        def work(connection: Connection, state: Row[Any]) -> tuple[None, SignedHead]:
-            self._require_not_rolled_back(0)
-            _, head = transaction.append(connection, state, self._keys, self._opening, posting)
-            transaction.write_cap(connection, client, units)
-            return None, head
+        def decide(group: Group) -> Callable[[], None]:
+            group.set_cap(client, units)
+            return lambda: None
 
-        self._writer.commit(work)
+        self._writer.commit(Job(decide))
 
     # Reading
 
     def budget(self, client: str | None = None) -> BudgetState:
         """Where the ledger stands, for `client` or for nobody in particular."""
         with self._engine.connect() as connection:
-            state = connection.execute(select(store.state)).one()
+            state = lookup.read_state(connection)
             account = (
-                transaction.Account("", 0, None)
+                lookup.Account("")
                 if client is None
-                else transaction.read_account(connection, self._opening, client)
+                else lookup.read_account(connection, client, self._opening.default_cap)
             )
         lost = self._rolled_back is not None
         left = 0 if lost else state.budget - state.spent
-        under_cap = left if account.cap is None else max(0, account.cap - account.spent)
+        under_cap = left if account.limit is None else max(0, account.limit - account.spent)
         return BudgetState(
             spent=state.spent,
             left=left,
             budget=state.budget,
-            cap=account.cap,
+            cap=account.limit,
             client_spent=account.spent,
             client_left=min(left, under_cap),
             epsilon_spent=self.plan.epsilon if lost else spent_epsilon(self.plan, state.spent),
@@ -385,14 +377,6 @@ class Ledger:
         Raises LedgerExists when `target` is there already; see backup.py.
         """
         return backup.back_up(self.folder, target)
-
-    def _require_not_rolled_back(self, asked: int) -> None:
-        if self._rolled_back is not None:
-            raise LedgerRolledBack(asked, self._rolled_back)
-
-
-def _recorded_hash(connection: Connection, number: int) -> bytes | None:
-    return connection.scalar(select(store.entries.c.hash).where(store.entries.c.number == number))
 
 
 def _require_name(what: str, value: str) -> None:

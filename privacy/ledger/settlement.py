@@ -13,19 +13,24 @@ class PendingAnswer:
     key: 32 bytes of `Ledger.sample_key`; two releases of one key share the first's payload.
     charge: units of μ²·2⁴⁰. draws: noise draws that went into the payload.
     payload: what is stored and sent, opaque to the ledger.
+    stored: True where `Ledger.stored` gave the payload. A hint that saves a second look: what is
+    charged is decided by what the ledger holds.
     """
 
     key: bytes
     charge: int
     draws: int
     payload: bytes
+    stored: bool = False
 
     def __post_init__(self) -> None:
         if len(self.key) != 32:
             raise ValueError(f"the key of an answer has 32 bytes, not {len(self.key)}")
-        for name, value in (("charge", self.charge), ("draws", self.draws)):
-            if type(value) is not int or value < 0:
-                raise ValueError(f"{name} must be an integer of at least 0, not {value!r}")
+        # Written out: it is made once per sample and tap.
+        if type(self.charge) is not int or self.charge < 0:
+            raise ValueError(f"charge must be an integer of at least 0, not {self.charge!r}")
+        if type(self.draws) is not int or self.draws < 0:
+            raise ValueError(f"draws must be an integer of at least 0, not {self.draws!r}")
 
 
 @dataclass(frozen=True)

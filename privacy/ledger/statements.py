@@ -1,11 +1,15 @@
 """The SQL of a settlement. Built once: building a statement costs more than running it."""
 
-from typing import Final
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Final
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 
-from privacy.ledger.store import answers, clients, entries, requests, state
+from privacy.ledger.store import clients, requests, state
 
+STATE: Final = select(state)
 LOCK_STATE: Final = select(state).with_for_update()
 DEBIT: Final = (
     update(state)
@@ -14,8 +18,8 @@ DEBIT: Final = (
         state.c.last_hash == bindparam("held_hash"),
         state.c.spent == bindparam("held_spent"),
         state.c.draws == bindparam("held_draws"),
-        state.c.budget - state.c.spent >= bindparam("charge"),
-        state.c.draws_budget - state.c.draws >= bindparam("used"),
+        state.c.budget >= bindparam("spent_after"),
+        state.c.draws_budget >= bindparam("draws_after"),
     )
     .values(
         spent=bindparam("spent_after"),
@@ -26,19 +30,45 @@ DEBIT: Final = (
     )
 )
 ACCOUNT: Final = select(clients.c.spent, clients.c.cap).where(clients.c.client == bindparam("name"))
-ADD_CLIENT: Final = insert(clients)
-ADD_SPENDING: Final = (
-    update(clients)
-    .where(clients.c.client == bindparam("name"))
-    .values(spent=clients.c.spent + bindparam("charge"))
-)
-SET_CAP: Final = (
-    update(clients).where(clients.c.client == bindparam("name")).values(cap=bindparam("units"))
-)
-ADD_ENTRY: Final = insert(entries)
-ADD_ANSWERS: Final = insert(answers)
-ADD_REQUEST: Final = insert(requests)
+ACCOUNTS: Final = select(clients).where(clients.c.client.in_(bindparam("names", expanding=True)))
 REQUEST: Final = select(requests).where(
     requests.c.client == bindparam("name"),
     requests.c.request_id == bindparam("id"),
 )
+
+_CHUNKS: Final = (64, 8, 1)
+"""Rows per statement: few statements for many rows, and few different ones to prepare."""
+
+
+def insert_rows(
+    connection: Connection, table: Table, rows: Sequence[Iterable[Any]], *, replace: bool = False
+) -> int:
+    """Inserts rows, each with a value per column; how many it inserted.
+
+    A row whose primary key is there already is passed over; with `replace` it takes its place.
+    Straight to the driver, many rows a statement: what SQLAlchemy does per value would cost more
+    than the insertion.
+    """
+    done = start = 0
+    paramstyle = connection.dialect.paramstyle
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            statement = _insertion(table, size, paramstyle, replace)
+            values = tuple(chain.from_iterable(rows[start : start + size]))
+            done += connection.exec_driver_sql(statement, values).rowcount
+            start += size
+    return done
+
+
+@lru_cache(maxsize=128)
+def _insertion(table: Table, rows: int, paramstyle: str, replace: bool) -> str:
+    marker = "?" if paramstyle == "qmark" else "%s"
+    names = [column.name for column in table.columns]
+    keys = [column.name for column in table.primary_key]
+    row = f"({', '.join([marker] * len(names))})"
+    others = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
+    clash = f"({', '.join(keys)}) DO UPDATE SET {others}" if replace else "DO NOTHING"
+    return (
+        f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {', '.join([row] * rows)}"
+        f" ON CONFLICT {clash}"
+    )

@@ -1,4 +1,8 @@
-"""The one way to write: one transaction at a time, on disk and witnessed before it is told.
+"""The one way to write: on disk and witnessed before anybody is told.
+
+Callers that come at once share one transaction. The first one leads: it takes whoever waits by
+then, settles all of them, commits, advances the witness, and hands the lead to the first of those
+who came meanwhile. So a lone caller never waits for company, and nobody waits for a clock.
 
 Whatever fails after a refusal could no longer be one stops the ledger: it is opened again, which
 looks at what is on disk, before it charges or answers anything more.
@@ -6,32 +10,66 @@ looks at what is on disk, before it charges or answers anything more.
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Connection, Engine, Row
 from sqlalchemy.exc import DBAPIError
 
 from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
-from privacy.ledger import store, transaction
+from privacy.ledger import lookup, store
 from privacy.ledger.database import Database
+from privacy.ledger.group import Book, Group, Unsure
+from privacy.ledger.request import Request
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead
 
 _REFUSALS: Final = (BudgetExhausted, RequestIdReused)
+_LARGEST_GROUP: Final = 256
+_MOST_ANSWERS: Final = 16_384
+"""Of a group, so that one commit stays short; a single larger request is a group by itself."""
 
 _Result = TypeVar("_Result")
-Work = Callable[[Connection, Row[Any]], tuple[_Result, SignedHead | None]]
-"""Body of a transaction: from the locked state to a result and the head after it, or None when it
-wrote nothing."""
+Decide = Callable[[Group], Callable[[], _Result]]
+"""Takes its place in a group or raises a refusal; what it returns gives the result afterwards."""
+
+
+class Job(Generic[_Result]):
+    """What one caller wants written. name: the (client, request id) that it must find unused."""
+
+    def __init__(
+        self,
+        decide: Decide[_Result],
+        name: tuple[str, str] | None = None,
+        request: Request | None = None,
+    ) -> None:
+        self.decide = decide
+        self.name = name
+        self.request = request
+        self.led: list[Job[Any]] = []
+        self.done = False
+        self.finish: Callable[[], _Result] | None = None
+        self.error: BaseException | None = None
+        self._turn = threading.Lock()
+        self._turn.acquire()
+
+    def wait(self) -> None:
+        """Returns when the job is done, or is to lead."""
+        self._turn.acquire()
+
+    def wake(self) -> None:
+        """Lets `wait` return; a second time it does nothing."""
+        if self._turn.locked():
+            self._turn.release()
 
 
 class Writer:
-    """Serialises the threads of one process and commits what they bring.
+    """Gathers the callers of one process into transactions and commits these one after another.
 
-    head: the last head that the witness has seen.
+    head: the last head that the witness is known to have seen.
     """
 
     def __init__(
@@ -40,6 +78,7 @@ class Writer:
         engine: Engine,
         witness: Witness,
         head: SignedHead,
+        book: Book,
         lock: WriterLock | None,
         *,
         read_only: bool,
@@ -48,87 +87,192 @@ class Writer:
         self.head = head
         self._folder = folder
         self._engine = engine
+        self._writing = engine.execution_options(**{store.WRITING: True})
         self._witness = witness
+        self._book = book
         self._lock = lock
         self._read_only = read_only
         self._process = os.getpid()
-        self._turn = threading.Lock()
         self._fault: str | None = None
+        # Under the mutex: who leads, and who waits for the next group. Nobody waits without a
+        # leader.
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
+        self._leader: Job[Any] | None = None
+        self._waiting: deque[Job[Any]] = deque()
 
-    def commit(self, work: Work[_Result]) -> _Result:
-        """Runs `work` in one transaction; when it returns, that is on disk and witnessed.
+    def commit(self, job: Job[_Result]) -> _Result:
+        """Settles the job together with those of other callers; then it is on disk and witnessed.
 
-        A refusal (BudgetExhausted, RequestIdReused) rolls back and leaves the ledger as it was.
-        Raises LedgerFault for any other failure, and from then on.
+        A refusal (BudgetExhausted, RequestIdReused) leaves the ledger as it was. Raises LedgerFault
+        for any other failure of the group, and from then on.
         """
-        with self._turn:
-            self.require_usable()
-            if self._read_only:
-                raise LedgerFault(f"the ledger in {self._folder} was opened read-only")
-            try:
-                result, head = self._transact(work)
-                if head is not None:
-                    self._witness.write(head)
-                    self.head = head
-            except _REFUSALS:
-                raise
-            except BaseException as error:
-                self._fault = f"{type(error).__name__}: {error}"
-                if isinstance(error, Exception):
-                    self.require_usable(error)
-                raise
-            return result
+        self.require_usable()
+        if self._read_only:
+            raise LedgerFault(f"the ledger in {self._folder} was opened read-only")
+        try:
+            with self._mutex:
+                self._waiting.append(job)
+                if self._leader is None:
+                    self._promote()
+            job.wait()
+            if not job.done:
+                self._lead(job)
+        except BaseException as error:
+            self._withdraw(job, error)
+            if isinstance(error, Exception) and not isinstance(error, LedgerFault):
+                raise self._stopped() from error
+            raise
+        if job.error is not None:
+            raise job.error
+        return cast("Callable[[], _Result]", job.finish)()
 
     def wait_until_witnessed(self, entry: int) -> None:
         """Returns once the witness has seen `entry`: what it has not seen must not be sent.
 
-        A reader may see an entry that another thread has committed and not yet witnessed. Raises
-        LedgerFault when it never will be.
+        A reader may see an entry that another thread or another replica has committed and not yet
+        witnessed. Raises LedgerFault when it cannot be.
         """
-        if entry > self.head.entry:
-            with self._turn:
-                self.require_usable()
+        if entry > self.head.entry and not self._read_only:
+            self.commit(Job(lambda _: lambda: None))
 
-    def require_usable(self, cause: Exception | None = None) -> None:
+    def require_usable(self) -> None:
         """Raises LedgerFault after a fault, after `close`, and in a forked child."""
         if self._fault is not None:
-            raise LedgerFault(
-                f"the ledger in {self._folder} has stopped ({self._fault}); open it again"
-            ) from cause
+            raise self._stopped()
         if os.getpid() != self._process:
             raise LedgerFault("a ledger does not survive a fork; open it in the child process")
 
     def close(self) -> None:
         """Waits for the transaction under way, then lets go of database and lock."""
-        with self._turn:
+        if os.getpid() != self._process:
+            return
+        with self._mutex:
             if self._fault is None:
                 self._fault = "it was closed"
-            self._engine.dispose()
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+            self._idle.wait_for(lambda: self._leader is None)
+        self._engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
-    def _transact(self, work: Work[_Result]) -> tuple[_Result, SignedHead | None]:
-        with self._engine.connect().execution_options(**{store.WRITING: True}) as connection:
-            result, head = work(connection, transaction.lock_state(connection))
-            if head is None:
-                connection.rollback()
-                return result, None
+    # Leading
+
+    def _promote(self) -> None:
+        """Under the mutex: the first who waits leads; with nobody waiting, nobody leads."""
+        self._leader = self._waiting[0] if self._waiting else None
+        if self._leader is None:
+            self._idle.notify_all()
+        else:
+            self._leader.wake()
+
+    def _lead(self, job: Job[_Result]) -> None:
+        """Settles one group, the leader's own job first among it, and passes the lead on."""
+        with self._mutex:
+            answers = 0
+            while self._waiting and len(job.led) < _LARGEST_GROUP:
+                request = self._waiting[0].request
+                answers += 0 if request is None else len(request.keys)
+                if job.led and answers > _MOST_ANSWERS:
+                    break
+                job.led.append(self._waiting.popleft())
+        self.require_usable()
+        if not self._transact(job.led, sure=False):
+            self._transact(job.led, sure=True)
+        self._release(job)
+
+    def _release(self, leader: Job[Any]) -> None:
+        for job in leader.led:
+            job.done = True
+            if job is not leader:
+                job.wake()
+        with self._mutex:
+            self._promote()
+
+    def _withdraw(self, job: Job[Any], error: BaseException) -> None:
+        """A caller leaves by an exception: nobody may wait for it any more.
+
+        A failure ends a caller that leads; an interrupt may also end one that waits, or that was
+        made leader just now.
+        """
+        with self._mutex:
+            waiting = job in self._waiting
+            if waiting:
+                self._waiting.remove(job)
+            if self._leader is not job:
+                return
+            if not waiting and self._fault is None:
+                self._fault = f"{type(error).__name__}: {error}"
+        for other in job.led:
+            if not other.done and other is not job:
+                other.finish, other.error = None, self._stopped()
+                other.error.__cause__ = error
+        self._release(job)
+
+    def _stopped(self) -> LedgerFault:
+        return LedgerFault(
+            f"the ledger in {self._folder} has stopped ({self._fault}); open it again"
+        )
+
+    # One transaction
+
+    def _transact(self, jobs: list[Job[Any]], *, sure: bool) -> bool:
+        """Settles all jobs in one transaction; False when they must be decided again, surely."""
+        with self._writing.connect() as connection:
+            state = lookup.lock_state(connection)
+            requests = [job.request for job in jobs if job.request is not None]
+            names = [job.name for job in jobs if job.name is not None]
+            group = Group(connection, self._book, state, names, requests, sure=sure)
             try:
-                connection.commit()
-            except DBAPIError:
-                # The outcome is unknown. This connection can only roll back now; a fresh one
-                # sees whether the entry is there, and what it sees was on disk before.
-                connection.invalidate()
-                if not self._is_last(head):
-                    raise
-        return result, head
+                outcomes = [_decide(job, group) for job in jobs]
+                head = None if group.empty else group.write()
+            except Unsure:
+                connection.rollback()
+                return False
+            if head is not None:
+                self._commit(connection, head)
+            else:
+                connection.rollback()
+                head = self._unseen(state)
+        if head is not None:
+            self._witness.advance(head)
+            self.head = head
+        for job, (finish, refusal) in zip(jobs, outcomes, strict=True):
+            job.finish, job.error = finish, refusal
+        return True
 
-    def _is_last(self, head: SignedHead) -> bool:
-        fresh = Database.of(self._folder).writable()
+    def _commit(self, connection: Connection, head: SignedHead) -> None:
         try:
-            with fresh.connect() as connection:
-                found = connection.scalars(select(store.state.c.head)).one()
-            return bool(found == head.to_json_bytes())
-        finally:
-            fresh.dispose()
+            connection.commit()
+        except DBAPIError:
+            # The outcome is unknown. This connection can only roll back now; a fresh one sees
+            # whether the entry is there, and what it sees is on disk. It takes the lock first: the
+            # commit may still be under way on a server.
+            connection.invalidate()
+            fresh = Database.of(self._folder).writable()
+            try:
+                with fresh.connect().execution_options(**{store.WRITING: True}) as second:
+                    lookup.lock_state(second)
+                    found = lookup.recorded_hash(second, head.entry)
+            finally:
+                fresh.dispose()
+            if found != head.entry_hash:
+                raise
+
+    def _unseen(self, state: Row[Any]) -> SignedHead | None:
+        """The head of what another replica committed and perhaps died before witnessing it."""
+        if state.last_entry <= self.head.entry or self._book.rolled_back is not None:
+            return None
+        head = SignedHead.from_json_bytes(state.head)
+        self._witness.verify(head)
+        return head
+
+
+def _decide(job: Job[Any], group: Group) -> tuple[Callable[[], Any] | None, Exception | None]:
+    """How to get the job's result, or why it is refused; Unsure while the refusal may be wrong."""
+    try:
+        return job.decide(group), None
+    except _REFUSALS as refusal:
+        if not group.sure:
+            raise Unsure from None
+        return None, refusal

@@ -66,6 +66,7 @@ CHANGES = {
     "epsilon_spent": 0.24,
     "promise": replace(PROMISE, epsilon=3.0),
     "signature": bytes(64),
+    "path": (("left", bytes(32)),),
 }
 
 

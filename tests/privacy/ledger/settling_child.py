@@ -12,55 +12,60 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from privacy.ledger import Ledger, PendingAnswer, durable, transaction
+from privacy.ledger import Ledger, PendingAnswer, group, witness
+from privacy.ledger.group import Group
 from privacy.ledger.witness import Witness
 
 
-def kill_at(point: str, ledger: Ledger) -> None:
-    """Arms the kill: the wrapped function dies at its third call."""
+class Killer:
+    """Kills this process at a point of the third request. The second of its samples is stored
+    already, so that its group is written twice: as if all were new, and by what the tables hold."""
 
-    def wrap(holder: Any, name: str, after: bool = False) -> None:
+    def __init__(self, point: str, ledger: Ledger) -> None:
+        self.requests = 0
+        if point == "among the rows":
+            self._wrap(group, "insert_rows", call=5)
+        elif point == "after the rows":
+            self._wrap(Group, "write", call=2, after=True)
+        elif point == "before the commit":
+            self._wrap(ledger._writer._writing.dialect, "do_commit")
+        elif point == "after the commit":
+            self._wrap(ledger._writer._writing.dialect, "do_commit", after=True)
+        elif point == "before the witness":
+            self._wrap(Witness, "advance")
+        elif point == "within the witness":
+            self._wrap(witness.os, "fdatasync")
+        elif point == "after the witness":
+            self._wrap(Witness, "advance", after=True)
+        else:
+            raise ValueError(point)
+
+    def _wrap(self, holder: Any, name: str, call: int = 1, after: bool = False) -> None:
         calls, original = 0, getattr(holder, name)
 
         def dying(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
-            calls += 1
-            if calls == 3 and not after:
+            calls += self.requests == 3
+            if calls == call and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = original(*arguments, **options)
-            if calls == 3:
+            if calls == call:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
         setattr(holder, name, dying)
 
-    if point == "after the debit":
-        wrap(transaction, "append", after=True)
-    elif point == "after the receipt":
-        wrap(transaction, "write_receipt", after=True)
-    elif point == "before the commit":
-        wrap(ledger._engine.dialect, "do_commit")
-    elif point == "after the commit":
-        wrap(ledger._engine.dialect, "do_commit", after=True)
-    elif point == "before the witness":
-        wrap(Witness, "write")
-    elif point == "within the witness":
-        wrap(durable.os, "replace")
-    elif point == "after the witness":
-        wrap(Witness, "write", after=True)
-    else:
-        raise ValueError(point)
-
 
 def main() -> None:
-    folder, witness, first = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    ledger = Ledger.open(folder, witness=witness)
+    folder, head, first = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    ledger = Ledger.open(folder, witness=head)
     assert ledger.rolled_back is None, ledger.rolled_back
-    if len(sys.argv) > 4:
-        kill_at(sys.argv[4], ledger)
+    killer = Killer(sys.argv[4], ledger) if len(sys.argv) > 4 else None
     print("ready", flush=True)
     for number in range(first, first + 10_000):
         print(f"ask {number}", flush=True)
+        if killer is not None:
+            killer.requests += 1
         # Two samples, one of which the request before asked too.
         pending = [
             PendingAnswer(

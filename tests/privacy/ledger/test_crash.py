@@ -80,8 +80,8 @@ def verify(place, killed: Killed, earlier: list[Receipt]) -> None:
 @pytest.mark.parametrize(
     ("point", "charged"),
     [
-        ("after the debit", False),
-        ("after the receipt", False),
+        ("among the rows", False),
+        ("after the rows", False),
         ("before the commit", False),
         ("after the commit", True),
         ("before the witness", True),

@@ -17,7 +17,8 @@ from privacy.ledger import (
     require_bound,
     require_unbound,
 )
-from privacy.receipts import SignedHead, read_public_key, verify
+from privacy.ledger.witness import read_heads
+from privacy.receipts import read_public_key, verify
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_new_ledger_has_its_files_and_only_its_owner_reads_the_secret_ones(
     assert read_public_key(place.folder / "public-key.pem") == ledger.public_key
     assert ledger.plan == plan
     assert ledger.dataset_id == "glyphs"
-    head = SignedHead.from_json_bytes(place.witness.read_bytes())
+    head = read_heads(place.witness.read_bytes())[0]
     verify(head, ledger.public_key)
     assert head == ledger.head()
     assert [path.name for path in place.folder.parent.iterdir()] == ["ledger"]

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from privacy.errors import LedgerFault, LedgerInUse
-from privacy.ledger.witness import Witness
+from privacy.ledger.witness import Witness, read_heads
 from privacy.receipts import SignedHead
 
 ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
@@ -34,18 +34,18 @@ def test_the_witness_sees_every_entry_after_the_commit_and_before_the_caller(
     ledger, place, asker, monkeypatch
 ) -> None:
     seen = []
-    write = Witness.write
+    advance = Witness.advance
 
     def watch(self: Witness, head: SignedHead) -> None:
         with place.open(read_only=True) as reader:
             seen.append((head.entry, reader.head().entry))
-        write(self, head)
+        advance(self, head)
 
-    monkeypatch.setattr(Witness, "write", watch)
+    monkeypatch.setattr(Witness, "advance", watch)
     for number in (1, 2):
         settled = asker.settle(ledger, f"r{number}", f"s{number}")
         assert seen[-1] == (number, number)
-        kept = SignedHead.from_json_bytes(place.witness.read_bytes())
+        kept = read_heads(place.witness.read_bytes())[0]
         assert kept.entry_hash == settled.receipt.entry_hash
 
 
@@ -56,7 +56,7 @@ def test_a_failing_witness_stops_the_ledger_and_the_retry_is_free(
         raise OSError("no space left on the witness's device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Witness, "write", full)
+        patch.setattr(Witness, "advance", full)
         with pytest.raises(LedgerFault, match="no space left"):
             asker.settle(ledger, "r1", "a")
     stopped(ledger, asker)
@@ -73,14 +73,14 @@ def test_no_other_thread_may_send_what_the_witness_has_not_seen(
     ledger, place, asker, monkeypatch
 ) -> None:
     writing, release = threading.Event(), threading.Event()
-    write = Witness.write
+    advance = Witness.advance
 
     def slow(self: Witness, head: SignedHead) -> None:
         writing.set()
         assert release.wait(10)
-        write(self, head)
+        advance(self, head)
 
-    monkeypatch.setattr(Witness, "write", slow)
+    monkeypatch.setattr(Witness, "advance", slow)
     with ThreadPoolExecutor(3) as pool:
         settling = pool.submit(asker.settle, ledger, "r1", "a")
         assert writing.wait(10)
@@ -105,7 +105,7 @@ def test_what_the_witness_never_saw_is_not_sent_by_another_thread_either(
         assert release.wait(10)
         raise OSError("the witness's device is gone")
 
-    monkeypatch.setattr(Witness, "write", failing)
+    monkeypatch.setattr(Witness, "advance", failing)
     with ThreadPoolExecutor(2) as pool:
         settling = pool.submit(asker.settle, ledger, "r1", "a")
         assert writing.wait(10)
@@ -118,7 +118,7 @@ def test_what_the_witness_never_saw_is_not_sent_by_another_thread_either(
 
 def fail_commits(ledger, after: bool) -> None:
     """The next commits of this ledger raise, after or instead of committing."""
-    dialect = ledger._engine.dialect
+    dialect = ledger._writer._writing.dialect
     commit = dialect.do_commit
 
     def broken(connection: object) -> None:
@@ -134,7 +134,7 @@ def test_a_commit_that_failed_after_all_is_looked_up_and_answered(ledger, place,
     settled = asker.settle(ledger, "r1", "a")
     assert settled.payloads == [b"noisy a"]
     assert ledger.budget().spent == 100
-    assert SignedHead.from_json_bytes(place.witness.read_bytes()).entry == 1
+    assert read_heads(place.witness.read_bytes())[0].entry == 1
     assert asker.settle(ledger, "r2", "b").charged == 100
 
 

@@ -1,0 +1,175 @@
+"""What the ledger's tables say: about a request, an answer, a client, a teacher."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, tuple_
+
+from privacy import canonical_json
+from privacy.composition import DpSgdRun
+from privacy.errors import BudgetExhausted, LedgerCorrupt, RequestIdReused
+from privacy.ledger import statements, store
+from privacy.ledger.chain import Entry
+from privacy.ledger.settlement import Settlement
+from privacy.receipts import Receipt
+
+_PER_QUERY = 200
+
+
+@dataclass(frozen=True)
+class Account:
+    """A client's line: units spent, and its own cap (None: the default one).
+
+    limit: the cap in force; None where only the global budget limits.
+    """
+
+    client: str
+    spent: int = 0
+    cap: int | None = None
+    default_cap: int | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The cap in force."""
+        return self.default_cap if self.cap is None else self.cap
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was spent of the ledger's two limits, in units of μ²·2⁴⁰ and in noise draws."""
+
+    budget: int
+    spent: int
+    draws_budget: int
+    draws: int
+
+    @classmethod
+    def of(cls, state: Row[Any]) -> "Totals":
+        """Those in the row of `state`."""
+        return cls(state.budget, state.spent, state.draws_budget, state.draws)
+
+    def require(self, account: Account, charge: int, draws: int) -> None:
+        """Raises BudgetExhausted naming the limit that does not cover this charge."""
+        left = self.budget - self.spent
+        if charge > left:
+            remedy = (
+                "ask for fewer new samples" if left else "no new sample can be answered any more"
+            )
+            raise BudgetExhausted(charge, left, "the ledger's answering budget", remedy)
+        if charge and account.limit is not None and charge > account.limit - account.spent:
+            raise BudgetExhausted(
+                charge,
+                max(0, account.limit - account.spent),
+                f"the cap of client {account.client!r}",
+                "ask for fewer new samples, or have the custodian raise the cap",
+            )
+        if draws > self.draws_budget - self.draws:
+            raise BudgetExhausted(
+                draws,
+                self.draws_budget - self.draws,
+                "the ledger's limit on noise draws",
+                "ask for fewer new samples",
+            )
+
+
+def lock_state(connection: Connection) -> Row[Any]:
+    """The ledger's state, held against every other writer until the transaction ends."""
+    return connection.execute(statements.LOCK_STATE).one()
+
+
+def read_state(connection: Connection) -> Row[Any]:
+    """The ledger's state as it is now."""
+    return connection.execute(statements.STATE).one()
+
+
+def read_account(connection: Connection, client: str, default_cap: int | None) -> Account:
+    """The client's line; one that never spent has spent nothing."""
+    row = connection.execute(statements.ACCOUNT, {"name": client}).one_or_none()
+    spent, cap = (0, None) if row is None else row
+    return Account(client, spent, cap, default_cap)
+
+
+def last_groups(connection: Connection) -> list[tuple[int, int]]:
+    """First and last entry of the group that each writing process committed last."""
+    rows = connection.execute(select(store.writers.c.first, store.writers.c.last))
+    return [(first, last) for first, last in rows]
+
+
+def recorded_hash(connection: Connection, number: int) -> bytes | None:
+    """The hash that the ledger has of one entry; None when it has no such entry."""
+    return connection.scalar(select(store.entries.c.hash).where(store.entries.c.number == number))
+
+
+def find(
+    connection: Connection, client: str, request_id: str, content_digest: bytes
+) -> Settlement | None:
+    """The settlement of a request that was accepted before, None when there is none.
+
+    Raises RequestIdReused when it was accepted with other content.
+    """
+    row = connection.execute(statements.REQUEST, {"name": client, "id": request_id}).one_or_none()
+    return None if row is None else settlement(connection, row, content_digest)
+
+
+def find_all(
+    connection: Connection, requests: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Row[Any]]:
+    """The stored requests among these (client, request id)."""
+    found: dict[tuple[str, str], Row[Any]] = {}
+    wanted = list(requests)
+    for start in range(0, len(wanted), _PER_QUERY):
+        pair = tuple_(store.requests.c.client, store.requests.c.request_id)
+        rows = connection.execute(
+            select(store.requests).where(pair.in_(wanted[start : start + _PER_QUERY]))
+        )
+        found.update({(row.client, row.request_id): row for row in rows})
+    return found
+
+
+def settlement(connection: Connection, row: Row[Any], content_digest: bytes) -> Settlement:
+    """What the stored request in `row` was settled as. Raises RequestIdReused, LedgerCorrupt."""
+    require_same(row.client, row.request_id, row.content_digest, content_digest)
+    asked = [row.keys[start : start + 32] for start in range(0, len(row.keys), 32)]
+    stored = store.read_answers(connection, list(set(asked)))
+    if any(key not in stored for key in asked):
+        raise LedgerCorrupt(
+            f"an answer of entry {row.entry} is not stored any more; it cannot be drawn again"
+        )
+    receipt = Receipt.from_json_bytes(row.receipt)
+    payloads = [stored[key][1] for key in asked]
+    return Settlement(payloads, receipt, receipt.charge, row.new, repeated=True)
+
+
+def require_same(client: str, request_id: str, before: bytes, now: bytes) -> None:
+    """Raises RequestIdReused when a request id comes again with other content."""
+    if before != now:
+        raise RequestIdReused(
+            f"request id {request_id} of client {client!r} was used for other content; send a "
+            "fresh id with a fresh request"
+        )
+
+
+def training_of(connection: Connection, teacher_version: str) -> DpSgdRun | None:
+    """The run of the training entry of this teacher; None when there is none."""
+    body = connection.scalar(
+        select(store.entries.c.body)
+        .join(store.requests, store.requests.c.entry == store.entries.c.number)
+        .where(
+            store.requests.c.client == "",
+            store.requests.c.request_id == training_request(teacher_version),
+        )
+    )
+    if body is None:
+        return None
+    return DpSgdRun.from_json(Entry.from_json(canonical_json.decode(body)).details["run"])
+
+
+def training_request(teacher_version: str) -> str:
+    """The request id of a teacher's training: a version is one training."""
+    return f"training:{teacher_version}"
+
+
+def used_places(connection: Connection) -> set[int]:
+    """Places in the plan of the reserved DP-SGD runs that were used."""
+    return set(connection.scalars(select(store.training.c.place)))

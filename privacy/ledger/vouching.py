@@ -1,0 +1,59 @@
+"""Opening: does the witness vouch for the ledger at hand, while replicas go on writing it?"""
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Row
+
+from privacy.ledger import lookup, store
+from privacy.ledger.rollback import Chain
+from privacy.ledger.witness import Witness
+from privacy.receipts import Receipt, SignedHead
+
+_TRIES: Final = 20
+
+
+def vouch(
+    engine: Engine,
+    witness: Witness,
+    ledger_id: str,
+    trusted: SignedHead | Receipt | None,
+    *,
+    read_only: bool,
+    alone: bool,
+) -> tuple[SignedHead, str | None]:
+    """The ledger's head, and why it is not believed to be the newest; None when it is.
+
+    alone: no other process can write. Who is to write then advances the witness to that head.
+    Raises LedgerMismatch when witness or trusted head belong to another ledger.
+    """
+    if not read_only:
+        options = {} if alone else {store.WRITING: True}
+        with engine.connect().execution_options(**options) as connection:
+            # Against other replicas: nobody commits while the two are compared.
+            state = lookup.read_state(connection) if alone else lookup.lock_state(connection)
+            head = SignedHead.from_json_bytes(state.head)
+            rolled_back = witness.rollback(_chain(connection, ledger_id, state), trusted)
+            if rolled_back is None and witness.content() is None:
+                # A trusted head stood in for it.
+                Witness.create(witness.path, head)
+            elif rolled_back is None:
+                witness.advance(head)
+        return head, rolled_back
+    # Who only reads cannot hold up the writers: the comparison counts if the witness stood still.
+    for _ in range(_TRIES):
+        before = witness.content()
+        with engine.connect() as connection:
+            state = lookup.read_state(connection)
+            rolled_back = witness.rollback(_chain(connection, ledger_id, state), trusted)
+        if rolled_back is None or witness.content() == before:
+            break
+    return SignedHead.from_json_bytes(state.head), rolled_back
+
+
+def _chain(connection: Connection, ledger_id: str, state: Row[Any]) -> Chain:
+    return Chain(
+        ledger_id,
+        state.last_entry,
+        lookup.last_groups(connection),
+        lambda number: lookup.recorded_hash(connection, number),
+    )
