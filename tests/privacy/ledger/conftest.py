@@ -4,26 +4,19 @@
 test of SQLite's own files says so: `@pytest.mark.parametrize("place", ["sqlite"], indirect=True)`.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import URL, make_url
 
 from privacy.budget import BudgetPlan, open_plan
 from privacy.composition import DpSgdRun
 from privacy.ledger import Ledger, PendingAnswer, Settlement, store
 from privacy.ledger.database import URL_FILE, Database
 from privacy.ledger.postgresql import PostgresSchema
-
-POSTGRESQL = os.environ.get(
-    "KTAN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
-)
 
 
 @dataclass
@@ -124,20 +117,6 @@ class Asker:
 @pytest.fixture
 def asker() -> Asker:
     return Asker()
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> str:
-    """The URL of a PostgreSQL database that the tests may make schemas in."""
-    url: URL = make_url(POSTGRESQL)
-    try:
-        psycopg.connect(
-            host=url.host, port=url.port, user=url.username, password=url.password,
-            dbname=url.database, connect_timeout=5,
-        ).close()  # fmt: skip
-    except psycopg.OperationalError:
-        pytest.skip(f"no PostgreSQL at {url.host}:{url.port}; KTAN_TEST_POSTGRESQL names another")
-    return POSTGRESQL
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,0 +1,111 @@
+"""kill -9 at random points of a query stream, again and again: nothing is lost, nothing twice.
+
+Real server processes over real calls, with the rehearsal's synthetic teachers. Two clients ask
+without a pause, for new samples and for earlier ones, and repeat each request until it is answered.
+"""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from privacy.audit.ledger_check import check
+from privacy.audit.log import folder_faults, parse_log
+from privacy.ledger import Ledger
+from privacy.ledger.database import Database
+from tests.end_to_end.kills.servers import Server, Servers, servers
+from tests.end_to_end.kills.stream import PATIENCE, Heard, Stream
+
+OPTIONS = ("--unlimited", "--tap", "hint:2:1", "--teachers", "3", "--radius", "1000")
+CHARGE = 4 * 1000**2
+
+
+class Replicas:
+    """One or two servers under a stream; the first of them is killed and started again."""
+
+    def __init__(self, pool: Servers, count: int) -> None:
+        self._pool = pool
+        # One after the other: the first makes the ledger.
+        self._live = []
+        for _ in range(count):
+            server = pool.start()
+            self._live.append((server, server.address()))
+
+    def address(self) -> str:
+        """Of any replica, dead or alive: the client finds out."""
+        return random.choice(self._live)[1]
+
+    def kill_and_restart(self, heard: Heard) -> None:
+        """kill -9 one of them, some answers and a moment later, and start another in its place."""
+        place = random.randrange(len(self._live))
+        victim: Server = self._live[place][0]
+        enough, end = len(heard.receipts) + random.randint(0, 10), time.monotonic() + PATIENCE
+        while len(heard.receipts) < enough:
+            assert time.monotonic() < end, "the clients make no progress"
+            time.sleep(0.001)
+        time.sleep(random.uniform(0.0, 0.02))
+        self._pool.kill(victim)
+        fresh = self._pool.start()
+        self._live[place] = (fresh, fresh.address())
+
+
+def kill_many(folder: Path, kills: int, replicas: int, *options: str) -> Heard:
+    """`kills` kills under two streams; everything that the clients heard."""
+    heard = Heard()
+    with servers(folder, *OPTIONS, *options) as pool:
+        under_fire = Replicas(pool, replicas)
+        streams = [Stream(first, under_fire.address, heard) for first in (10**6, 2 * 10**6)]
+        for stream in streams:
+            stream.start()
+        for _ in range(kills):
+            under_fire.kill_and_restart(heard)
+        for stream in streams:
+            stream.finish()
+    return heard
+
+
+def verify(folder: Path, heard: Heard) -> None:
+    """The ledger that is left, against all that was ever received."""
+    assert all(len(found) == 1 for found in heard.answers.values()), "a sample got two answers"
+    assert all(len(found) == 1 for found in heard.receipts.values()), "a request got two receipts"
+    with Ledger.open(folder / "ledger", witness=folder / "ledger.witness.json") as ledger:
+        assert ledger.rolled_back is None
+        log = parse_log("the ledger", ledger.export_lines())
+        # Every request was repeated until it was answered: each sample is charged exactly once.
+        assert ledger.budget().spent == CHARGE * len(heard.answers)
+        requests = [entry.request_id for entry in ledger.entries(1)]
+    assert sorted(requests) == sorted(heard.receipts)
+    receipts = [(folder, receipt) for receipt in heard.all_receipts()]
+    report = check(log, receipts=receipts, tables=folder_faults(folder / "ledger", log))
+    assert report.violations == ()
+    assert report.receipts == len(heard.receipts) > 0
+
+
+def test_thirty_kills(tmp_path: Path) -> None:
+    verify(tmp_path, kill_many(tmp_path, 30, 1))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_five_hundred_kills(tmp_path: Path) -> None:
+    verify(tmp_path, kill_many(tmp_path, 500, 1))
+
+
+def test_ten_kills_among_two_replicas(tmp_path: Path, postgresql: str) -> None:
+    _on_postgresql(tmp_path, postgresql, 10)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_five_hundred_kills_among_two_replicas(tmp_path: Path, postgresql: str) -> None:
+    _on_postgresql(tmp_path, postgresql, 500)
+
+
+def _on_postgresql(folder: Path, url: str, kills: int) -> None:
+    try:
+        verify(folder, kill_many(folder, kills, 2, "--database-url", url))
+    finally:
+        server = Database.of(folder / "ledger").server
+        assert server is not None
+        server.drop()
