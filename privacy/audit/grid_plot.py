@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from privacy.audit.grid import Row
 from privacy.audit.grid_screen import taps_text
 from privacy.audit.recommendation import Recommendation, worth
-from privacy.errors import InvalidPlan
 
 _COLOURS = ("#2a6f97", "#a63446", "#c9a227", "#3d7a4a", "#6d4c91", "#555555", "#d17a22", "#2aa198")
 _STYLES = ("-", "--", ":", "-.")
@@ -30,11 +29,8 @@ def draw(rows: Sequence[Row], advice: Recommendation, path: Path, title: str) ->
     """Writes a PNG: a panel for each alternative of taps, a line for each (k, queries).
 
     The horizontal axis is ε; where the grid has one ε only it is the queries, or else k.
-    Raises InvalidPlan where the file's name is not one of a PNG, OSError where it cannot be
-    written.
+    Raises OSError where it cannot be written.
     """
-    if path.suffix.lower() != ".png":
-        raise InvalidPlan(f"--plot writes a PNG: call the file {path.stem}.png, not {path.name}")
     known = [row for row in rows if not row.refused]
     chosen = None if advice.chosen is None else rows[advice.chosen]
     taps = list(dict.fromkeys(row.proposal.taps for row in known))[:_PANELS]

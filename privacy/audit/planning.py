@@ -66,7 +66,9 @@ def calibrate(proposal: Proposal) -> tuple[BudgetPlan, tuple[TapRelease, ...]]:
     have no noise to calibrate.
     """
     if proposal.mode == "dp-sgd":
-        raise InvalidPlan("answers of dp-sgd carry no noise, so that there is nothing to calibrate")
+        raise InvalidPlan(
+            "answers of dp-sgd carry no noise: plan one ε, without a grid or --simulate"
+        )
     plan = open_plan(proposal.epsilon, proposal.delta, unit=proposal.unit, draws=_draws(proposal))
     radius = radii(
         plan.answer_units,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from privacy.audit.grid import Row
 from privacy.audit.verdict import GOOD_AGREEMENT, POOR_AGREEMENT
+from privacy.errors import InvalidPlan
 
 ACCURACY_TOLERANCE = 0.02
 """What a true label may lose to the noise, where true labels are known."""
@@ -47,7 +48,9 @@ def recommend(rows: Sequence[Row], tolerance: float | None = None) -> Recommenda
     the best row's labels (or, without labels, of a hint's norm) survive, nothing is recommended.
 
     tolerance: x; ACCURACY_TOLERANCE or AGREEMENT_TOLERANCE when None.
+    Raises InvalidPlan as `check_tolerance` does.
     """
+    check_tolerance(tolerance)
     known = [place for place, row in enumerate(rows) if not row.refused]
     if not known:
         return Recommendation(None, (), tolerance or 0.0, "no combination can be kept")
@@ -69,6 +72,12 @@ def recommend(rows: Sequence[Row], tolerance: float | None = None) -> Recommenda
     reason = _reason(rows, known, chosen, limit, tolerance, true=true)
     kept = tuple(place for place in best if place is not None)
     return Recommendation(chosen, kept, tolerance, reason)
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Raises InvalidPlan for an x outside [0, 1)."""
+    if tolerance is not None and not 0.0 <= tolerance < 1.0:
+        raise InvalidPlan(f"--tolerance is {tolerance}; it must lie in [0, 1), 0.02 for two points")
 
 
 def worth(row: Row, *, true: bool) -> float:

@@ -18,7 +18,7 @@ from privacy.audit.plan_screen import plan_text
 from privacy.audit.planning import calibrate, forecast, model_taps
 from privacy.audit.proposal import Forecast, Mode, Proposal
 from privacy.audit.published import PublishedComparison, published_epsilon
-from privacy.audit.recommendation import recommend
+from privacy.audit.recommendation import check_tolerance, recommend
 from privacy.audit.simulation.options import SimulationOptions
 from privacy.audit.tap_option import alternative_taps
 from privacy.errors import PrivacyError
@@ -134,6 +134,10 @@ def plan(
     json
         Print one JSON object.
     """
+    # Before anything that takes its time.
+    check_tolerance(tolerance)
+    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+        raise PrivacyError(f"--plot {plot}: name a .png file in a folder that is there")
     ks = teachers or ((200,) if mode == "ensemble" else (1,))
 
     def proposals(of_classes: int) -> list[Proposal]:

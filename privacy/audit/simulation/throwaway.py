@@ -4,17 +4,19 @@ The two commands run as processes, in a temporary folder that holds copies of th
 the ledger and the teachers. The public data set's own folder gets no ledger.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from ktan.interruption import Interruption
 from privacy.audit.simulation.stand_in import StandIn
 from privacy.errors import InvalidPlan, PrivacyError
 
@@ -24,6 +26,9 @@ TRAINING_OPTIONS = (
     "start", "weight-decay",
 )  # fmt: skip
 """Of `teacher-server train`, those that a simulation does not set itself."""
+
+_LOOK = 0.1
+"""Seconds between looks at whether ctrl-C was pressed."""
 
 _PATIENCE = 10.0
 """Seconds that a process has to end by itself."""
@@ -84,36 +89,53 @@ def _training(options: Iterable[str]) -> list[str]:
 
 def _run(command: str, arguments: Sequence[str], folder: Path) -> None:
     """One `teacher-server` command; what it says on stderr is passed on as it comes."""
-    process = subprocess.Popen(
-        [_program(), command, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        cwd=folder,
-        # ctrl-C is for this process, which then ends the other: nothing there is to be resumed.
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    last: deque[str] = deque(maxlen=1)
-    reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
-    reader.start()
-    try:
-        code = process.wait()
-    except BaseException:
+    # The whole life of the process: a ctrl-C that came while it starts would orphan it.
+    with Interruption() as interruption:
+        process = subprocess.Popen(
+            [_program(), command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            # Libraries keep caches in the temporary folder; these go with it.
+            env=os.environ | {"TMPDIR": str(folder)},
+            # ctrl-C is for this process, which then ends the other: there is nothing to resume.
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        last: deque[str] = deque(maxlen=1)
+        reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
+        reader.start()
+        try:
+            code = _end_of(process, lambda: interruption.asked)
+        finally:
+            _stop(process)
+            reader.join(_PATIENCE)
+    if code:
+        said = last[0].removeprefix("error: ") if last else f"it ended with {code}"
+        raise PrivacyError(f"teacher-server {command}, on the public data: {said}")
+
+
+def _end_of(process: subprocess.Popen[str], stopping: Callable[[], bool]) -> int:
+    """The exit code. Raises KeyboardInterrupt when the user has had enough."""
+    while True:
+        try:
+            return process.wait(_LOOK)
+        except subprocess.TimeoutExpired:
+            if stopping():
+                raise KeyboardInterrupt from None
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
         process.terminate()
         try:
             process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        raise
-    finally:
-        reader.join(_PATIENCE)
-    if code:
-        said = last[0].removeprefix("error: ") if last else f"it ended with {code}"
-        raise PrivacyError(f"teacher-server {command}, on the public data: {said}")
 
 
 def _pass_on(stream: IO[str], last: deque[str]) -> None:
