@@ -155,6 +155,7 @@ def _check_delta(delta: float) -> None:
         )
 
 
+@lru_cache(maxsize=4)
 def _composed(runs: tuple[DpSgdRun, ...], mu: float, adjacency: Adjacency) -> Any:
     """dp-accounting's PrivacyLossDistribution of the runs and of one μ-GDP mechanism."""
     training = _training(runs, adjacency)

@@ -5,17 +5,20 @@ Proof and limits: docs/privacy/promise.md and docs/privacy/threat-model.md.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+from privacy.errors import InvalidPlan
 
 
 class Adjacency(StrEnum):
     """Which two data sets must look alike.
 
     `REPLACE_ONE`: the content behind one fixed unit id is replaced; the ids stay.
-    `ADD_REMOVE`: one unit is added or removed. A mechanism that is ε under add/remove is at most
-    2ε, at δ·(1 + e^ε), under replace-one; there is no general way back.
+    `ADD_REMOVE`: one unit is added or removed, and with it the number of units.
+
+    Every number says which of the two it is of; `Promise.under` converts where that is sound.
     """
 
     REPLACE_ONE = "replace-one"
@@ -55,6 +58,33 @@ class Promise:
             f"ε = {self.epsilon:g} at δ = {self.delta:g}, {self.adjacency.value}, "
             f"for any one {self.unit}{by}: all answers to all clients together"
         )
+
+    def under(self, adjacency: Adjacency) -> "Promise":
+        """What this promise implies under `adjacency`.
+
+        A replacement is a removal and an addition: (ε, δ) under add/remove gives (2ε, (1 + e^ε)·δ)
+        under replace-one (group privacy: Dwork & Roth 2014, Theorem 2.2). Nothing follows from
+        replace-one for data sets of different size: a mechanism may publish their number. Raises
+        InvalidPlan for that, and where the resulting δ is 1 or more.
+
+        The enforcing path converts nothing: both adjacencies of a DP-SGD run have their own proof
+        (privacy/composition.py), and their own, smaller, numbers.
+        """
+        if adjacency is self.adjacency:
+            return self
+        if adjacency is Adjacency.ADD_REMOVE:
+            raise InvalidPlan(
+                "nothing follows from a replace-one promise under add/remove; account for the "
+                "mechanism under add/remove instead"
+            )
+        # Past e^700 δ is 1 in any case, and an exponential would overflow.
+        delta = (1.0 + math.exp(min(self.epsilon, 700.0))) * self.delta
+        if delta >= 1.0:
+            raise InvalidPlan(
+                f"group privacy gives δ = {delta:.3g} under replace-one, which promises nothing; "
+                f"state the add/remove promise at a smaller δ"
+            )
+        return replace(self, epsilon=2.0 * self.epsilon, delta=delta, adjacency=adjacency)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back without loss."""

@@ -1,11 +1,15 @@
 """The promise says what it means, and survives JSON."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from privacy import gaussian
+from privacy.errors import InvalidPlan
 from privacy.promise import Adjacency, Promise
 
 
@@ -20,6 +24,29 @@ def test_json_round_trip() -> None:
     for mode in (None, "dp-sgd"):
         promise = Promise(1.0, 1e-6, Adjacency.ADD_REMOVE, "record", mode)
         assert Promise.from_json(json.loads(json.dumps(promise.to_json()))) == promise
+
+
+def test_add_remove_gives_replace_one_by_group_privacy_and_nothing_gives_the_reverse() -> None:
+    promise = Promise(0.5, 1e-6, Adjacency.ADD_REMOVE, "record")
+    replaced = promise.under(Adjacency.REPLACE_ONE)
+    assert (replaced.epsilon, replaced.adjacency) == (1.0, Adjacency.REPLACE_ONE)
+    assert replaced.delta == pytest.approx(1e-6 * (1.0 + math.exp(0.5)), rel=1e-15)
+    assert promise.under(Adjacency.ADD_REMOVE) == promise
+    assert replaced.under(Adjacency.REPLACE_ONE) == replaced
+    with pytest.raises(InvalidPlan, match="nothing follows"):
+        replaced.under(Adjacency.ADD_REMOVE)
+    for epsilon in (14.0, 1000.0):
+        with pytest.raises(InvalidPlan, match="promises nothing"):
+            replace(promise, epsilon=epsilon).under(Adjacency.REPLACE_ONE)
+
+
+def test_group_privacy_holds_for_the_gaussian_and_is_not_tight() -> None:
+    """A sum of vectors of norm 1: a removal moves it by 1, a replacement by up to 2."""
+    for mu in (0.1, 0.5, 1.0):
+        for epsilon in (0.1, 1.0, 2.0):
+            once = Promise(epsilon, gaussian.delta(epsilon, mu), Adjacency.ADD_REMOVE, "record")
+            twice = once.under(Adjacency.REPLACE_ONE)
+            assert gaussian.delta(twice.epsilon, 2.0 * mu) <= twice.delta
 
 
 @pytest.mark.parametrize(
