@@ -201,7 +201,8 @@ def compare_answers() -> None:
             assert ours < value, name
     show(
         "Gaussian answers: ε, replace-one",
-        "σ/Δ T δ|ours|closed form|PLD, μ|PLD, T-fold|PRV, μ|PRV, T, bound|RDP|Opacus RDP|OpenDP zCDP",
+        "σ/Δ T δ|ours|closed form|PLD, μ|PLD, T-fold|PRV, μ|PRV, T, bound"
+        "|RDP|Opacus RDP|OpenDP zCDP",
         rows,
     )
 
