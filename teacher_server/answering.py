@@ -60,10 +60,10 @@ class Answerer:
         self._menu = tuple(menu)
         self._ledger = ledger
         self._noise = noise
+        self._settings = tuple(tap.release.settings_bytes() for tap in self._menu)
+        self._costs = tuple((tap.release.charge, tap.release.draws) for tap in self._menu)
         # What an answer is of, beside the samples: one request id has one meaning for ever.
-        settings = b"".join(
-            hashlib.sha256(tap.release.settings_bytes()).digest() for tap in self._menu
-        )
+        settings = b"".join(hashlib.sha256(part).digest() for part in self._settings)
         self._meaning = hashlib.sha256(version.encode() + settings).digest()
 
     def answer(self, client: str, request_id: str, samples: npt.NDArray[np.generic]) -> Answer:
@@ -76,9 +76,9 @@ class Answerer:
         settled = self._ledger.find(client, request_id, content)
         if settled is None:
             keys = [
-                self._ledger.sample_key(digest, self._version, tap.release.settings_bytes())
+                self._ledger.sample_key(digest, self._version, settings)
                 for digest in digests
-                for tap in self._menu
+                for settings in self._settings
             ]
             settled = self._settle(client, request_id, content, samples, keys)
         return self._unpack(settled, len(samples))
@@ -91,15 +91,15 @@ class Answerer:
         samples: npt.NDArray[np.generic],
         keys: list[bytes],
     ) -> Settlement:
-        taps = self._menu * len(samples)
+        costs = self._costs * len(samples)
         stored = self._ledger.stored(keys)
         missing = {
             key: place for place, key in reversed(list(enumerate(keys))) if key not in stored
         }
         self._ledger.check(
             client,
-            charge=sum(taps[place].release.charge for place in missing.values()),
-            draws=sum(taps[place].release.draws for place in missing.values()),
+            charge=sum(costs[place][0] for place in missing.values()),
+            draws=sum(costs[place][1] for place in missing.values()),
         )
         width = len(self._menu)
         places = sorted({place // width for place in missing.values()})
@@ -111,8 +111,8 @@ class Answerer:
                 for place, row in zip(places, released, strict=True):
                     drawn.setdefault(keys[place * width + column], _payload(row))
         pending = [
-            PendingAnswer(key, tap.release.charge, tap.release.draws, drawn[key])
-            for key, tap in zip(keys, taps, strict=True)
+            PendingAnswer(key, charge, draws, drawn[key])
+            for key, (charge, draws) in zip(keys, costs, strict=True)
         ]
         return self._ledger.settle(client, request_id, content, pending, self._version)
 
