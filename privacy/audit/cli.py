@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
+from privacy.audit.commands.canaries import canaries
 from privacy.audit.commands.ledger import ledger
+from privacy.audit.commands.mechanism import mechanism
+from privacy.audit.commands.membership import membership
 from privacy.audit.commands.plan import plan
 from privacy.audit.commands.receipts import receipts
 from privacy.errors import PrivacyError
@@ -18,6 +21,9 @@ app = App(
 )
 app.command(plan)
 app.command(ledger)
+app.command(mechanism)
+app.command(membership)
+app.command(canaries)
 app.command(receipts)
 
 

@@ -1,0 +1,1 @@
+"""Measures the privacy of a running service against what its receipts claim."""

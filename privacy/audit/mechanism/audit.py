@@ -1,0 +1,174 @@
+"""The whole audit of a mechanism: every case, then the noise that was left over."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from privacy.audit.mechanism.cases import Case
+from privacy.audit.mechanism.noise_checks import Check, check_noise, repeated_noise
+from privacy.audit.mechanism.report import Audit, Judged
+from privacy.audit.mechanism.service import AuditFailed, Service, running
+from privacy.audit.mechanism.trials import Played, Stage, Trials
+
+FEWER: Final = 25
+"""The cases beside the main one are played this many times less often."""
+
+MU_OF_OTHERS: Final = 2.0
+"""μ that they are composed to: fewer trials say more there."""
+
+_CASES: Final = (
+    (Case.SPREAD, "spread", "the same L2 distance, spread over all values"),
+    (Case.HUGE, "poisoned: 1e30", "the replaced shard answers ±1e30"),
+    (Case.ALTERNATING, "poisoned: alternating", "the replaced shard changes sides by the sample"),
+    (Case.NOT_A_NUMBER, "poisoned: NaN", "the replaced shard answers NaN in one world"),
+    (Case.INFINITE, "poisoned: inf", "the replaced shard answers ±inf in one world"),
+)
+_AGAIN: Final = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is asked, and how sure the answer is to be."""
+
+    trials: int = 100_000
+    """Trials a side of the worst case."""
+    others: int | None = None
+    """Trials a side of each other case; a 25th of --trials when not given, 0 leaves them out."""
+    mu: float = 1.0
+    """μ that a trial of the worst case composes to; those of the others to twice that."""
+    confidence: float = 0.99
+    """With which all lower bounds hold together."""
+    check_alpha: float = 1e-8
+    """Probability with which each check of the noise rejects the right one."""
+
+    def check(self) -> None:
+        """Raises AuditFailed for settings that no audit can have."""
+        if self.trials < 100:
+            raise AuditFailed(f"--trials {self.trials}: at least 100 say anything at all")
+        if self.others is not None and self.others < 0:
+            raise AuditFailed(f"--others {self.others} is below 0")
+        if not 0.0 < self.check_alpha <= 0.05:
+            raise AuditFailed(f"--check-alpha {self.check_alpha:g} must lie in (0, 0.05]")
+        if not 0.0 < self.mu < math.inf:
+            raise AuditFailed(f"--mu {self.mu:g} must be above 0")
+        if not 0.5 <= self.confidence < 1.0:
+            raise AuditFailed(f"--confidence {self.confidence:g} must lie in [0.5, 1)")
+
+
+@dataclass(frozen=True)
+class _Run:
+    name: str
+    what: str
+    played: Played
+
+
+def audit(
+    command: str | None,
+    options: list[str],
+    settings: Settings,
+    certs: Path | None,
+    say: Callable[[str], None],
+) -> Audit:
+    """Starts both worlds, plays every case, and judges them. `say` is told what is under way.
+
+    command, options, certs: see `service.running`. Raises AuditFailed.
+    """
+    settings.check()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(running(command, options, world, certs)) for world in (0, 1)
+        )
+        stage = Stage((first, second))
+        runs = list(_runs(stage, settings, say))
+        say("the same samples asked again")
+        again = list(_asked_again(stage))
+    cases = list(_cases(runs, stage, settings))
+    alpha = (1.0 - settings.confidence) / len(cases)
+    return Audit(
+        tuple(Judged(name, what, trials, alpha) for name, what, trials in cases),
+        (*_charges(runs, stage), *again, *_noise(runs, stage, settings.check_alpha)),
+        settings.confidence,
+        settings.check_alpha,
+        time.monotonic() - began,
+        sum(len(world.scores) for run in runs for world in run.played.worlds),
+    )
+
+
+def _runs(stage: Stage, settings: Settings, say: Callable[[str], None]) -> Iterator[_Run]:
+    def told(name: str, trials: int, mu: float) -> None:
+        each = stage.per_trial(mu)
+        say(f"{name}: {trials:,} trials a side of {each} samples ({2 * trials * each:,} in all)")
+
+    told("worst case", settings.trials, settings.mu)
+    main = stage.play(Case.AXIS, settings.trials, settings.mu)
+    yield _Run("worst case", "±B along one value, opposite one-hot rows; every tap", main)
+    fewer = settings.trials // FEWER if settings.others is None else settings.others
+    if fewer == 0:
+        return
+    mu = MU_OF_OTHERS * settings.mu
+    for case, name, what in _CASES:
+        told(name, fewer, mu)
+        yield _Run(name, what, stage.play(case, fewer, mu))
+    told("adaptive", fewer, mu)
+    what = "each question chosen from all earlier noisy answers"
+    yield _Run("adaptive", what, stage.play_adaptively(fewer, mu))
+
+
+def _cases(runs: list[_Run], stage: Stage, settings: Settings) -> Iterator[tuple[str, str, Trials]]:
+    """Every run as a case; of the first one, each tap alone too, where there are several."""
+    for place, run in enumerate(runs):
+        yield run.name, run.what, run.played.together()
+        if place == 0 and len(stage.taps) > 1:
+            for column, tap in enumerate(stage.taps):
+                alone = run.played.of_tap(column, stage.taps, settings.mu)
+                if alone is not None:
+                    yield f"worst case, {tap.name}", "the same answers, this tap alone", alone
+
+
+def _noise(runs: list[_Run], stage: Stage, alpha: float) -> list[Check]:
+    """Law and independence on the worst case, and reuse over everything."""
+    checks = []
+    for number, world in enumerate(runs[0].played.worlds):
+        found = check_noise(world.residuals, stage.batch, alpha)
+        checks += [replace(check, name=f"{check.name}, world {number}") for check in found]
+    again = repeated_noise([world.residuals for run in runs for world in run.played.worlds])
+    return checks if again is None else [*checks, again]
+
+
+def _charges(runs: list[_Run], stage: Stage) -> Iterator[Check]:
+    """Do receipts and published numbers say the same of what an answer costs and of its noise?"""
+    for tap in stage.taps:
+        apart = abs(tap.noise_sd / tap.charged_sd - 1.0)
+        yield Check(f"published noise of {tap.name}", apart, 1e-9, "from what its charge is for")
+    published = stage.worlds[0].charge
+    worlds = [world for run in runs for world in run.played.worlds]
+    apart = sum(abs(world.charge - len(world.scores) * published) for world in worlds)
+    yield Check("receipts against published charges", float(apart), 0.0, "units")
+    uncharged = sum(len(world.scores) - world.charged_samples for world in worlds)
+    yield Check("new samples that were not charged", float(uncharged), 0.0, "samples")
+
+
+def _asked_again(stage: Stage) -> Iterator[Check]:
+    """A sample asked again is the stored answer, free: nobody averages the noise away."""
+    asked = stage.new_samples(Case.AXIS, _AGAIN)
+
+    def twice(world: Service) -> tuple[int, int]:
+        first = world.ask(asked)
+        # In another order, under other requests, and twice in one of them.
+        second = world.ask(np.concatenate([asked[::-1], asked]))
+        differ = sum(
+            int((values != np.concatenate([first.answers[name][::-1], first.answers[name]])).sum())
+            for name, values in second.answers.items()
+        )
+        return differ, second.charge + second.charged_samples
+
+    for number, (differ, charge) in enumerate(stage.both(twice)):
+        yield Check(f"answers that changed when asked again, world {number}", differ, 0, "values")
+        yield Check(f"charge for samples asked again, world {number}", charge, 0, "units")

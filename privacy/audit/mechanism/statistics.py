@@ -1,0 +1,92 @@
+"""From counted mistakes to a bound on μ that holds at a stated confidence.
+
+Whoever tells two adjacent worlds apart by a μ-GDP mechanism with false positive rate a makes false
+negatives at a rate of at least Φ(Φ⁻¹(1 − a) − μ) (Dong, Roth & Su 2022, Definition 3). Hence any
+test, good or bad, shows
+
+    μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR),
+
+and with both rates replaced by upper confidence bounds (Clopper & Pearson 1934, exact for every
+number of trials) the right side is a lower confidence bound on μ.
+"""
+
+import math
+from dataclasses import dataclass
+
+from scipy.special import bdtrc, betaincinv, ndtr, ndtri
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Of `trials` in each world, how many were taken for the other one.
+
+    false_positives: trials of world 1 taken for world 0; false_negatives: the other way about.
+    """
+
+    trials: int
+    false_positives: int
+    false_negatives: int
+
+    def __post_init__(self) -> None:
+        for count in (self.false_positives, self.false_negatives):
+            if not 0 <= count <= self.trials or self.trials < 1:
+                raise ValueError(f"{count} mistakes in {self.trials} trials")
+
+
+def rate_upper(count: int, trials: int, alpha: float) -> float:
+    """The largest rate with which `count` or fewer of `trials` happen with probability ≥ alpha.
+
+    Clopper & Pearson 1934: the rate itself is above it with probability at most alpha.
+    """
+    if count == trials:
+        return 1.0
+    return float(betaincinv(count + 1, trials - count, 1.0 - alpha))
+
+
+def rate_lower(count: int, trials: int, alpha: float) -> float:
+    """The mirror image of `rate_upper`."""
+    return 1.0 - rate_upper(trials - count, trials, alpha)
+
+
+def mu_lower(mistakes: Mistakes, alpha: float) -> float:
+    """μ is at least this, wrongly so with probability at most alpha; at least 0."""
+    rates = (
+        rate_upper(count, mistakes.trials, alpha / 2.0)
+        for count in (mistakes.false_positives, mistakes.false_negatives)
+    )
+    return max(0.0, -sum(float(ndtri(rate)) for rate in rates))
+
+
+def mu_estimate(mistakes: Mistakes) -> float:
+    """μ as it was seen, without any confidence."""
+    rates = (
+        min(max(count, 0.5), mistakes.trials - 0.5) / mistakes.trials
+        for count in (mistakes.false_positives, mistakes.false_negatives)
+    )
+    return -sum(float(ndtri(rate)) for rate in rates)
+
+
+def least_expected(distance: float, trials: int, alpha: float, chance: float) -> float:
+    """What `mu_lower` falls under with probability at most `chance`, for a known distance.
+
+    distance: μ of two Gaussians that are told apart at the middle between their means.
+    """
+    rate = float(ndtr(-distance / 2.0))
+    low, high = -1, trials
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bdtrc(middle, trials, rate) <= chance / 2.0:
+            high = middle
+        else:
+            low = middle
+    return mu_lower(Mistakes(trials, high, high), alpha)
+
+
+def trials_for(fraction: float, alpha: float, chance: float) -> int:
+    """Trials a side of μ = 1 with which `least_expected` reaches this fraction of μ, in (0, 1)."""
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"fraction must lie in (0, 1), not {fraction}")
+    trials = 2
+    while least_expected(1.0, trials, alpha, chance) < fraction:
+        trials = math.ceil(trials * 1.05)
+    return trials
