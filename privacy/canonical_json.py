@@ -6,6 +6,8 @@ and never has to write them itself.
 """
 
 import json
+import math
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -18,6 +20,18 @@ def encode(value: Any) -> bytes:
     except TypeError as error:
         raise ValueError(str(error)) from error
     return text.encode("ascii")
+
+
+def encode_string(value: str) -> str:
+    """Canonical text of a string, quotes included."""
+    return encode_basestring_ascii(value)
+
+
+def encode_float(value: float) -> str:
+    """Canonical text of a float. Raises ValueError for NaN and infinity."""
+    if not math.isfinite(value):
+        raise ValueError(f"a float that JSON cannot hold: {value}")
+    return float.__repr__(value)
 
 
 def decode(data: bytes) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
+from privacy import canonical_json
 from privacy.errors import InvalidPlan
 
 
@@ -89,6 +91,11 @@ class Promise:
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back without loss."""
         return asdict(self) | {"adjacency": self.adjacency.value}
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical JSON text of it (canonical_json.py); it stands in every receipt."""
+        return canonical_json.encode(self.to_json()).decode()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Promise":

@@ -4,10 +4,14 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from privacy.ledger.chain import NOTHING_NEW, Entry, answers_digest
+from privacy import canonical_json
+from privacy.ledger.chain import NOTHING_NEW, Entry, EntryKind, answers_digest
 
 
 def test_an_export_can_be_verified_from_the_documentation_alone(ledger, asker, tmp_path) -> None:
@@ -99,3 +103,31 @@ def test_an_entry_of_another_form_is_refused(ledger, field, value) -> None:
     entry = next(ledger.entries()).to_json()
     with pytest.raises(ValueError):  # noqa: PT011
         Entry.from_json(entry | {field: value})
+
+
+texts = st.text(max_size=30)
+counts = st.integers(0, 2**62)
+hashes = st.binary(min_size=32, max_size=32)
+
+
+@given(
+    st.builds(
+        Entry,
+        number=counts,
+        previous=hashes,
+        kind=st.sampled_from(get_args(EntryKind)),
+        time=texts,
+        client=texts,
+        request_id=texts,
+        teacher_version=texts,
+        releases=counts,
+        charge=counts,
+        draws=counts,
+        spent_after=counts,
+        draws_after=counts,
+        answers_digest=hashes,
+        details=st.dictionaries(texts, texts | counts | st.none() | st.lists(st.floats(0, 1))),
+    )
+)
+def test_the_written_out_form_of_an_entry_is_the_canonical_one(entry: Entry) -> None:
+    assert entry.canonical() == canonical_json.encode(entry.to_json())
