@@ -111,6 +111,12 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
             max_samples_per_request=face.max_samples,
             ledger_public_key=self._ledger.public_key,
             ledger_id=self._ledger.ledger_id,
+            ledger_keys=[
+                teacher_pb2.LedgerKey(
+                    public_key=key.public_key, entry=key.entry, endorsement=key.endorsement
+                )
+                for key in self._ledger.key_history
+            ],
         )
 
     async def Query(

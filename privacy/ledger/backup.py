@@ -17,10 +17,9 @@ from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from privacy.errors import LedgerError, LedgerExists
-from privacy.ledger import opening, sqlite, store
+from privacy.ledger import opening, rotation, sqlite, store
 from privacy.ledger.database import URL_FILE, Database
 from privacy.ledger.durable import create_durably, sync_folder
-from privacy.ledger.keys import LedgerKeys
 from privacy.ledger.postgresql import PostgresSchema
 from privacy.receipts import SignedHead
 
@@ -107,7 +106,8 @@ def _read_back(copy: Database, building: Path) -> SignedHead:
     try:
         with engine.connect() as connection:
             contents = opening.read(connection, copy)
-        opening.require_keys(contents, LedgerKeys.read(building), building)
+        keys = rotation.read_keys(building, contents.accounts.keys.current)
+        opening.require_keys(contents, keys, building)
     finally:
         engine.dispose()
     return contents.head

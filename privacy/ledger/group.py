@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row
 from privacy.budget import spent_epsilon
 from privacy.composition import DpSgdRun
 from privacy.errors import BudgetExhausted, LedgerCorrupt, LedgerRolledBack
+from privacy.key_history import KeyHistory, SigningKey, endorse
 from privacy.ledger import lookup, store
 from privacy.ledger.accounts import Opening
 from privacy.ledger.chain import NOTHING_NEW, Entry, EntryKind, entry_hash
@@ -27,7 +28,7 @@ from privacy.ledger.lookup import Account, Totals
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import Settlement
 from privacy.ledger.statements import DEBIT, insert_rows
-from privacy.receipts import Receipt, SignedHead, sign, sign_together
+from privacy.receipts import Receipt, SignedHead, sign, sign_together, verify
 
 Finish = Callable[[], Settlement]
 """What a request became; to be called once the group is durable."""
@@ -39,15 +40,21 @@ class Unsure(Exception):
 
 @dataclass(frozen=True)
 class Book:
-    """What is the same for every group of one writing process.
+    """What every group of one writing process goes by.
 
-    writer: its name in the table of writers. rolled_back: why nothing may be charged.
+    keys: of which the signing key is the last of `history`. writer: its name in the table of
+    writers. rolled_back: why nothing may be charged.
     """
 
     opening: Opening
     keys: LedgerKeys
+    history: KeyHistory
     writer: str
     rolled_back: str | None
+
+    def verify(self, signed: Receipt | SignedHead) -> None:
+        """Returns for what this ledger's key of that entry signed; raises SignatureInvalid."""
+        verify(signed, self.history.at(signed.entry))
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,8 @@ class Posting:
 class Group:
     """The requests of one transaction, whose connection holds the ledger's `state`.
 
-    names: (client, request id) of whatever will ask for `earlier`. sure: looks up what they and the
-    requests name before any of them is decided.
+    book: as the group leaves it. names: (client, request id) of whatever will ask for `earlier`.
+    sure: looks up what they and the requests name before any of them is decided.
     """
 
     def __init__(
@@ -83,8 +90,8 @@ class Group:
         sure: bool,
     ) -> None:
         self.sure = sure
+        self.book = book
         self._connection = connection
-        self._book = book
         self._state = state
         self._totals = Totals.of(state)
         self._last: tuple[int, bytes] = (state.last_entry, state.last_hash)
@@ -128,8 +135,8 @@ class Group:
 
     def require_charging(self, asked: int) -> None:
         """Raises LedgerRolledBack in a ledger that may be an old copy."""
-        if self._book.rolled_back is not None:
-            raise LedgerRolledBack(asked, self._book.rolled_back)
+        if self.book.rolled_back is not None:
+            raise LedgerRolledBack(asked, self.book.rolled_back)
 
     def settle(self, request: Request) -> Finish:
         """Charges what is new in a request that was not settled before. Raises BudgetExhausted."""
@@ -163,7 +170,7 @@ class Group:
         """Takes one unused reserved run that equals `run`. Raises BudgetExhausted when none is."""
         self.require_charging(0)
         used = lookup.used_places(self._connection) | self._training.keys()
-        plan = self._book.opening.plan
+        plan = self.book.opening.plan
         places = [place for place, reserved in enumerate(plan.training) if reserved == run]
         free = [place for place in places if place not in used]
         if not free:
@@ -192,6 +199,18 @@ class Group:
         self._accounts[client] = replace(self._account(client), cap=units)
         self._changed.add(client)
 
+    def hand_over(self, keys: LedgerKeys) -> SigningKey:
+        """From this entry on `keys` sign. Only alone in its group: a head is signed by one key."""
+        self.require_charging(0)
+        if not self.empty:
+            raise ValueError("a new signing key begins with a group of its own")
+        book = self.book
+        number = self._last[0] + 1
+        key = endorse(book.keys.signing, book.opening.ledger_id, number, keys.public)
+        self._append(Posting(kind="key", details=key.details()))
+        self.book = replace(book, keys=keys, history=book.history.followed_by(key))
+        return key
+
     # Writing
 
     def write(self) -> SignedHead:
@@ -199,7 +218,7 @@ class Group:
 
         Raises Unsure when something that was taken for new is not, with rows already written.
         """
-        book = self._book
+        book = self.book
         number, digest = self._last
         spent, draws = self._totals.spent, self._totals.draws
         head = sign(SignedHead(book.opening.ledger_id, number, digest, spent), book.keys.signing)
@@ -246,7 +265,7 @@ class Group:
     def _account(self, client: str) -> Account:
         account = self._accounts.get(client)
         if account is None:
-            default = self._book.opening.default_cap
+            default = self.book.opening.default_cap
             account = lookup.read_account(self._connection, client, default)
             self._accounts[client] = account
         return account
@@ -278,7 +297,7 @@ class Group:
     def _receipt(
         self, entry: Entry, content_digest: bytes, keys: Sequence[bytes], new: int
     ) -> Finish:
-        opening = self._book.opening
+        opening = self.book.opening
         place = len(self._unsigned)
         self._unsigned.append(
             Receipt(

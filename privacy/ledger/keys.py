@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -28,6 +31,10 @@ from privacy.ledger.durable import create_durably
 SIGNING_KEY: Final = "signing-key.pem"
 PUBLIC_KEY: Final = "public-key.pem"
 SECRET_KEY: Final = "secret.key"
+_RESTORE: Final = (
+    "restore the ledger's own key files, new ones would neither sign its receipts nor find its "
+    "stored answers"
+)
 
 
 @dataclass(frozen=True)
@@ -46,31 +53,43 @@ class LedgerKeys:
         return cls(Ed25519PrivateKey.generate(), secrets.token_bytes(32))
 
     @classmethod
-    def read(cls, folder: Path) -> "LedgerKeys":
+    def read(cls, folder: Path, signing_key: str = SIGNING_KEY) -> "LedgerKeys":
         """Raises LedgerMismatch when a key file is missing or holds something else."""
+        signing = cls.read_signing(folder / signing_key)
         try:
-            signing = load_pem_private_key((folder / SIGNING_KEY).read_bytes(), password=None)
             secret = (folder / SECRET_KEY).read_bytes()
         except FileNotFoundError as error:
-            raise LedgerMismatch(
-                f"{error.filename} is missing: restore the ledger's own key files, new ones "
-                "would neither sign its receipts nor find its stored answers"
-            ) from None
-        except (ValueError, TypeError) as error:
-            raise LedgerMismatch(f"{folder / SIGNING_KEY} holds no private key: {error}") from None
-        if not isinstance(signing, Ed25519PrivateKey) or len(secret) != 32:
+            raise LedgerMismatch(f"{error.filename} is missing: {_RESTORE}") from None
+        if len(secret) != 32:
             raise LedgerMismatch(f"the key files in {folder} are not those of a ledger")
         return cls(signing, secret)
 
+    @staticmethod
+    def read_signing(path: Path) -> Ed25519PrivateKey:
+        """Raises LedgerMismatch when the file is missing or holds something else."""
+        try:
+            signing = load_pem_private_key(path.read_bytes(), password=None)
+        except FileNotFoundError:
+            raise LedgerMismatch(f"{path} is missing: {_RESTORE}") from None
+        except (ValueError, TypeError) as error:
+            raise LedgerMismatch(f"{path} holds no private key: {error}") from None
+        if not isinstance(signing, Ed25519PrivateKey):
+            raise LedgerMismatch(f"{path} is not the signing key of a ledger")
+        return signing
+
+    def with_fresh_signing_key(self) -> "LedgerKeys":
+        """A new signing key with the same secret: stored answers stay found."""
+        return LedgerKeys(Ed25519PrivateKey.generate(), self.secret)
+
+    def signing_pem(self) -> bytes:
+        """The private signing key, as its file holds it."""
+        return self.signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
     def write(self, folder: Path) -> None:
         """Writes the three files, which must not exist yet."""
-        private = self.signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        public = self.signing.public_key().public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        )
-        create_durably(folder / SIGNING_KEY, private, mode=0o600)
+        create_durably(folder / SIGNING_KEY, self.signing_pem(), mode=0o600)
         create_durably(folder / SECRET_KEY, self.secret, mode=0o600)
-        create_durably(folder / PUBLIC_KEY, public)
+        create_durably(folder / PUBLIC_KEY, public_pem(self.public))
 
     @property
     def public(self) -> bytes:
@@ -97,3 +116,10 @@ class LedgerKeys:
         for chunk in chunks:
             mac.update(chunk)
         return mac.digest()
+
+
+def public_pem(public_key: bytes) -> bytes:
+    """A raw public key as PEM, as everybody's tools read it."""
+    return Ed25519PublicKey.from_public_bytes(public_key).public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )

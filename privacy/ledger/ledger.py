@@ -24,12 +24,12 @@ from privacy.errors import (
     LedgerCorrupt,
     LedgerRolledBack,
 )
-from privacy.ledger import backup, creation, lookup, opening, store
+from privacy.key_history import KeyHistory, SigningKey
+from privacy.ledger import backup, creation, lookup, opening, rotation, store
 from privacy.ledger.chain import Entry, entry_line, head_line, header_line
 from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
 from privacy.ledger.group import Book, Finish, Group
-from privacy.ledger.keys import LedgerKeys
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
 from privacy.ledger.vouching import vouch
@@ -127,9 +127,12 @@ class Ledger:
         try:
             with engine.connect() as connection:
                 contents = opening.read(connection, database)
-            keys = LedgerKeys.read(folder)
+            if not read_only and rotation.unfinished(folder):
+                contents = _settle_rotation(folder, engine, database)
+            history = contents.accounts.keys
+            keys = rotation.read_keys(folder, history.current)
             opening.require_keys(contents, keys, folder)
-            kept = Witness(witness, lambda signed: verify(signed, keys.public))
+            kept = Witness(witness, lambda signed: verify(signed, history.at(signed.entry)))
             head, rolled_back = vouch(
                 engine,
                 kept,
@@ -146,7 +149,7 @@ class Ledger:
                 raise LedgerCorrupt(f"{database} cannot be read ({error.orig})") from error
             raise
         name = secrets.token_hex(8) if lock is None else ONLY_WRITER
-        book = Book(contents.opening, keys, name, rolled_back)
+        book = Book(contents.opening, keys, history, name, rolled_back)
         writer = Writer(folder, engine, kept, head, book, lock, read_only=read_only)
         return cls(folder, engine, writer, book)
 
@@ -179,8 +182,13 @@ class Ledger:
 
     @property
     def public_key(self) -> bytes:
-        """Raw Ed25519 public key (32 bytes) that verifies receipts and heads."""
-        return self._opening.public_key
+        """Raw Ed25519 public key (32 bytes) that signs receipts and heads now."""
+        return self.key_history.current
+
+    @property
+    def key_history(self) -> KeyHistory:
+        """Every key that it ever signed with, each endorsed by the one before."""
+        return self._writer.book.history
 
     @property
     def plan(self) -> BudgetPlan:
@@ -316,6 +324,29 @@ class Ledger:
 
         self._writer.commit(Job(decide))
 
+    def rotate_key(self) -> SigningKey:
+        """Hands over to a fresh signing key, from the next entry on; the old one is destroyed.
+
+        A crash at any point leaves either key in force, whole (rotation.py). The secret that finds
+        stored answers stays: with another one they would all be drawn, and charged, again.
+
+        Raises LedgerRolledBack with nothing changed, LedgerInUse, LedgerFault.
+        """
+        with rotation.alone(self.folder):
+            keys = rotation.prepare(self.folder, self._keys)
+
+            def decide(group: Group) -> Callable[[], SigningKey]:
+                key = group.hand_over(keys)
+                return lambda: key
+
+            try:
+                key = self._writer.commit(Job(decide, alone=True))
+            except LedgerRolledBack:
+                rotation.settle(self.folder, self.public_key)
+                raise
+            rotation.settle(self.folder, key.public_key)
+        return key
+
     # Reading
 
     def budget(self, client: str | None = None) -> BudgetState:
@@ -365,7 +396,7 @@ class Ledger:
                 for _, digest, body in store.read_entries(connection, first)
             ]
         self._writer.wait_until_witnessed(head.entry)
-        return [header_line(self.ledger_id, self.public_key), *lines, head_line(head)]
+        return [header_line(self.ledger_id, self._opening.public_key), *lines, head_line(head)]
 
     def export(self, path: Path) -> None:
         """Writes the public log to a file, for `privacy-audit ledger`."""
@@ -377,6 +408,19 @@ class Ledger:
         Raises LedgerExists when `target` is there already; see backup.py.
         """
         return backup.back_up(self.folder, target)
+
+
+def _settle_rotation(folder: Path, engine: Engine, database: Database) -> opening.Contents:
+    """Ends a rotation that was interrupted; the ledger's contents after it.
+
+    Nobody else settles it meanwhile, and no commit that names the new key is still under way.
+    """
+    writing = engine.execution_options(**{store.WRITING: True})
+    with rotation.alone(folder), writing.connect() as connection:
+        lookup.lock_state(connection)
+        contents = opening.read(connection, database)
+        rotation.settle(folder, contents.accounts.keys.current)
+    return contents
 
 
 def _require_name(what: str, value: str) -> None:

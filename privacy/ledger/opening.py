@@ -56,7 +56,8 @@ def read(connection: Connection, database: Database) -> Contents:
 
 def require_keys(contents: Contents, keys: LedgerKeys, folder: Path) -> None:
     """Raises LedgerMismatch when the key files in `folder` are those of another ledger."""
-    if keys.public != contents.opening.public_key or keys.secret_check() != contents.secret_check:
+    current = contents.accounts.keys.current
+    if keys.public != current or keys.secret_check() != contents.secret_check:
         raise LedgerMismatch(
             f"the key files in {folder} are not those of ledger {contents.opening.ledger_id}; "
             "restore its own"
@@ -131,7 +132,8 @@ def _check_state(state: Row[Any], accounts: Accounts, last: tuple[int, bytes]) -
         raise LedgerCorrupt(f"the ledger's totals are not those of its entries; {_ADVICE}")
     try:
         head = SignedHead.from_json_bytes(state.head)
-        verify(head, accounts.opening.public_key)
+        accounts.keys.verify(accounts.opening.public_key)
+        verify(head, accounts.keys.at(head.entry))
     except (ValueError, SignatureInvalid) as error:
         raise LedgerCorrupt(f"the ledger's signed head does not hold ({error})") from error
     if (head.ledger_id, head.entry, head.entry_hash, head.spent) != (

@@ -18,14 +18,20 @@ from typing import Any, Final, Generic, TypeVar, cast
 from sqlalchemy import Connection, Engine, Row
 from sqlalchemy.exc import DBAPIError
 
-from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
+from privacy.errors import (
+    BudgetExhausted,
+    LedgerFault,
+    LedgerMismatch,
+    RequestIdReused,
+    SignatureInvalid,
+)
 from privacy.ledger import lookup, store
 from privacy.ledger.database import Database
 from privacy.ledger.group import Book, Group, Unsure
 from privacy.ledger.request import Request
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.witness import Witness
-from privacy.receipts import SignedHead
+from privacy.receipts import SignedHead, verify
 
 _REFUSALS: Final = (BudgetExhausted, RequestIdReused)
 _LARGEST_GROUP: Final = 256
@@ -38,15 +44,21 @@ Decide = Callable[[Group], Callable[[], _Result]]
 
 
 class Job(Generic[_Result]):
-    """What one caller wants written. name: the (client, request id) that it must find unused."""
+    """What one caller wants written.
+
+    name: the (client, request id) that it must find unused. alone: it takes a group of its own.
+    """
 
     def __init__(
         self,
         decide: Decide[_Result],
         name: tuple[str, str] | None = None,
         request: Request | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         self.decide = decide
+        self.alone = alone
         self.name = name
         self.request = request
         self.led: list[Job[Any]] = []
@@ -69,7 +81,7 @@ class Job(Generic[_Result]):
 class Writer:
     """Gathers the callers of one process into transactions and commits these one after another.
 
-    head: the last head that the witness is known to have seen.
+    head: the last head that the witness is known to have seen. book: what it signs with.
     """
 
     def __init__(
@@ -89,7 +101,7 @@ class Writer:
         self._engine = engine
         self._writing = engine.execution_options(**{store.WRITING: True})
         self._witness = witness
-        self._book = book
+        self.book = book
         self._lock = lock
         self._read_only = read_only
         self._process = os.getpid()
@@ -173,7 +185,8 @@ class Writer:
             while self._waiting and len(job.led) < _LARGEST_GROUP:
                 request = self._waiting[0].request
                 answers += 0 if request is None else len(request.keys)
-                if job.led and answers > _MOST_ANSWERS:
+                full = answers > _MOST_ANSWERS or self._waiting[0].alone
+                if job.led and (full or job.alone):
                     break
                 job.led.append(self._waiting.popleft())
         self.require_usable()
@@ -220,9 +233,10 @@ class Writer:
         """Settles all jobs in one transaction; False when they must be decided again, surely."""
         with self._writing.connect() as connection:
             state = lookup.lock_state(connection)
+            self._require_our_key(state)
             requests = [job.request for job in jobs if job.request is not None]
             names = [job.name for job in jobs if job.name is not None]
-            group = Group(connection, self._book, state, names, requests, sure=sure)
+            group = Group(connection, self.book, state, names, requests, sure=sure)
             try:
                 outcomes = [_decide(job, group) for job in jobs]
                 head = None if group.empty else group.write()
@@ -231,6 +245,8 @@ class Writer:
                 return False
             if head is not None:
                 self._commit(connection, head)
+                self.book = group.book
+                self._witness.verify = self.book.verify
             else:
                 connection.rollback()
                 head = self._unseen(state)
@@ -240,6 +256,22 @@ class Writer:
         for job, (finish, refusal) in zip(jobs, outcomes, strict=True):
             job.finish, job.error = finish, refusal
         return True
+
+    def _require_our_key(self, state: Row[Any]) -> None:
+        """Raises LedgerMismatch where the ledger was handed over to a key that is not ours.
+
+        A head that this writer knows was signed, or verified, with its key; one that another
+        replica wrote is verified before anything is built on it.
+        """
+        if state.last_hash == self.head.entry_hash or self.book.rolled_back is not None:
+            return
+        try:
+            verify(SignedHead.from_json_bytes(state.head), self.book.keys.public)
+        except (SignatureInvalid, ValueError):
+            raise LedgerMismatch(
+                f"the ledger in {self._folder} is signed with another key by now: where it was "
+                "rotated on another host, copy signing-key.pem and public-key.pem from there"
+            ) from None
 
     def _commit(self, connection: Connection, head: SignedHead) -> None:
         try:
@@ -261,7 +293,7 @@ class Writer:
 
     def _unseen(self, state: Row[Any]) -> SignedHead | None:
         """The head of what another replica committed and perhaps died before witnessing it."""
-        if state.last_entry <= self.head.entry or self._book.rolled_back is not None:
+        if state.last_entry <= self.head.entry or self.book.rolled_back is not None:
             return None
         head = SignedHead.from_json_bytes(state.head)
         self._witness.verify(head)

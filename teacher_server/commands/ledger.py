@@ -163,4 +163,32 @@ def migrate_ledger(*, ledger: Path, json: Flag = False) -> None:
     )
 
 
-COMMANDS = (open_ledger, cap, export_log, backup, migrate_ledger)
+def rotate_key(*, ledger: Path, witness: Path | None = None, json: Flag = False) -> None:
+    """Hand a ledger over to a new signing key, endorsed by the old one, which is destroyed.
+
+    Clients and auditors follow by themselves; nothing is charged, stored answers stay. Stop every
+    service of the ledger first, and copy both key files to the hosts of other replicas.
+
+    Parameters
+    ----------
+    ledger
+        The ledger's folder.
+    witness
+        The ledger's witness file, if it has moved.
+    json
+        Print one JSON object.
+    """
+    with opening.reopen_ledger(ledger, witness) as opened:
+        key = opened.rotate_key()
+        print_facts(
+            {
+                "ledger": opened.ledger_id,
+                "public_key": key.public_key.hex(),
+                "signs_from_entry": key.entry,
+                "keys_so_far": len(opened.key_history.keys),
+            },
+            json,
+        )
+
+
+COMMANDS = (open_ledger, cap, export_log, backup, migrate_ledger, rotate_key)
