@@ -1,12 +1,15 @@
 """Radii: as large as the budget allows, and never larger."""
 
+import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy import gaussian
 from privacy.accounting import MAX_RADIUS, budget_units, charge_units
+from privacy.budget import open_plan, spent_epsilon
 from privacy.calibration import radii
 from privacy.errors import InvalidPlan
 
@@ -34,6 +37,34 @@ def test_all_answers_fit_and_one_more_grid_step_would_not(
             fair = (budget // answers) * Fraction(shares[name]) / whole
             assert charge_units(KINDS[name], radius) <= fair
             assert charge_units(KINDS[name], radius + 1) > fair
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.floats(0.05, 50.0),
+    st.floats(-10.0, -2.0),
+    st.integers(1, 20_000),
+    st.dictionaries(st.sampled_from(sorted(KINDS)), st.floats(0.1, 10.0), min_size=1),
+)
+def test_epsilon_is_never_above_the_target_and_close_below_it(
+    epsilon: float, log_delta: float, answers: int, shares: dict[str, float]
+) -> None:
+    """From (ε, δ) to radii and back. Rounding a radius down costs at most 3/R of ε."""
+    delta = 10.0**log_delta
+    plan = open_plan(epsilon, delta, draws=1)
+    try:
+        result = radii(plan.answer_units, answers, shares, KINDS)
+    except InvalidPlan:
+        # A share under one grid step: an answer of such a μ is nothing that anybody would serve.
+        assert plan.mu_max / math.sqrt(answers) < 1e-4
+        return
+    spent = answers * sum(charge_units(KINDS[name], radius) for name, radius in result.items())
+    reached = spent_epsilon(plan, spent)
+    assert reached <= epsilon
+    # The curve itself, at the real μ, beside what is displayed.
+    mu = math.sqrt(spent) / 2**20
+    assert gaussian.delta(epsilon, mu) <= delta
+    assert reached >= epsilon * (1.0 - 3.0 / min(result.values())) - 1e-9
 
 
 def test_the_demonstration_setting() -> None:
