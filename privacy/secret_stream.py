@@ -61,7 +61,7 @@ class SecretStream:
         self.fill(out)
         return out
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a secret stream is never copied: the copy would repeat its words")
 
 

@@ -20,7 +20,13 @@ from privacy.budget import (
 )
 from privacy.composition import DpSgdRun
 from privacy.errors import InvalidPlan
-from privacy.noise import Closeness, DiscreteGaussian, noise_delta, noise_epsilon
+from privacy.noise import (
+    Closeness,
+    DiscreteGaussian,
+    RoundedGaussian,
+    noise_delta,
+    noise_epsilon,
+)
 
 RUN = DpSgdRun(0.05, 8.0, 200)
 
@@ -148,3 +154,23 @@ def test_a_source_that_errs_more_leaves_a_smaller_answering_budget() -> None:
 def test_json_round_trip(shared_plan: BudgetPlan) -> None:
     assert BudgetPlan.from_json(json.loads(json.dumps(shared_plan.to_json()))) == shared_plan
     assert "person" in shared_plan.promise.sentence()
+
+
+def test_a_plan_written_before_the_rounded_gaussian_reads_and_covers_it() -> None:
+    """Older ledgers set aside what OpenDP's sampler costs: either sampler may serve them."""
+    old = {
+        "epsilon": 4.0,
+        "delta": 1e-5,
+        "unit": "record",
+        "answer_units": 940_000_000_000,
+        "draws": 2**20,
+        "training": [],
+        "eta": 2.0**-32,
+        "tau": 2.0**-900,
+    }
+    plan = BudgetPlan.from_json(old)
+    assert plan.to_json() == old
+    assert plan.covers(DiscreteGaussian())
+    assert plan.covers(RoundedGaussian())
+    assert not open_plan(4.0, 1e-5).covers(DiscreteGaussian())
+    verify_plan(plan)

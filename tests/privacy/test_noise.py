@@ -14,14 +14,18 @@ from scipy import stats
 
 from privacy.accounting import SIGMA
 from privacy.noise import (
+    DEFAULT_NOISE,
     ETA,
     TAU,
     Closeness,
     DiscreteGaussian,
+    RoundedGaussian,
+    closeness,
     discrete_gaussian_closeness,
     ideal_target,
     noise_delta,
     noise_epsilon,
+    source,
 )
 
 ALPHA = 1e-7
@@ -149,3 +153,25 @@ def test_counts() -> None:
     assert DiscreteGaussian().sample(0).shape == (0,)
     with pytest.raises(ValueError, match="count"):
         DiscreteGaussian().sample(-1)
+
+
+def test_sources_are_chosen_by_name() -> None:
+    for name, kind in (
+        ("rounded-gaussian", RoundedGaussian),
+        ("opendp-discrete-gaussian", DiscreteGaussian),
+    ):
+        chosen = source(name)
+        assert type(chosen) is kind
+        assert chosen.name == name
+        assert chosen.closeness == closeness(name)
+    assert DEFAULT_NOISE == "rounded-gaussian"
+    for ask in (source, closeness):
+        with pytest.raises(ValueError, match="no noise source is called 'laplace'; there are"):
+            ask("laplace")
+
+
+def test_what_was_set_aside_for_a_coarse_source_covers_a_close_one() -> None:
+    rounded, discrete = closeness("rounded-gaussian"), closeness("opendp-discrete-gaussian")
+    assert discrete.covers(rounded)
+    assert discrete.covers(discrete)
+    assert not rounded.covers(discrete)
