@@ -97,14 +97,22 @@ def canary_audit(
     return results
 
 
-def one_teacher(dataset: Dataset, canaries: int, run: DpSgdRun, name: str) -> CanaryResult:
+def one_teacher(
+    dataset: Dataset,
+    canaries: int,
+    run: DpSgdRun,
+    name: str,
+    *,
+    honest_records: int = HONEST,
+    confidence: float = 0.95,
+) -> CanaryResult:
     """Flips the coins, trains once, asks, guesses a fifth of the coins from either end."""
     draw = np.random.default_rng(97)
     images, true = dataset.samples[:canaries], dataset.labels[:canaries].numpy()
     wrong = torch.from_numpy((true + draw.integers(1, 10, canaries)) % 10)
     included = np.random.default_rng().random(canaries) < 0.5
     inside = torch.from_numpy(np.flatnonzero(included))
-    honest = slice(canaries, canaries + HONEST)
+    honest = slice(canaries, canaries + honest_records)
     samples = torch.cat([images[inside], dataset.samples[honest]])
     labels = torch.cat([wrong[inside], dataset.labels[honest]])
     private = Dataset(
@@ -133,7 +141,9 @@ def one_teacher(dataset: Dataset, canaries: int, run: DpSgdRun, name: str) -> Ca
     if card.training_privacy is None:
         raise RuntimeError("a dp-sgd teacher states the privacy of its training")
     fifth = canaries // 5
-    result = audit(-loss, included, positive=fifth, negative=fifth, delta=DELTA)
+    result = audit(
+        -loss, included, positive=fifth, negative=fifth, delta=DELTA, confidence=confidence
+    )
     return CanaryResult(
         name, card.training_privacy.epsilon_add_remove, result, run.noise_multiplier
     )
