@@ -23,8 +23,8 @@ _LONGEST_CONNECT_SECONDS: Final = 10
 _SESSION: Final = (
     # A replica that died with its host, or stands still, must not hold the chain for ever; and
     # the others wait longer than it may.
-    ("idle_in_transaction_session_timeout", "15s"),
-    ("lock_timeout", "60s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("lock_timeout", "90s"),
 )
 
 

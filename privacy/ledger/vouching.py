@@ -4,9 +4,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row
 
+from privacy.errors import LedgerMismatch
 from privacy.ledger import lookup, store
 from privacy.ledger.rollback import Chain
-from privacy.ledger.witness import Witness
+from privacy.ledger.witness import Witness, read_heads
 from privacy.receipts import Receipt, SignedHead
 
 _TRIES: Final = 20
@@ -48,6 +49,27 @@ def vouch(
         if rolled_back is None or witness.content() == before:
             break
     return SignedHead.from_json_bytes(state.head), rolled_back
+
+
+def require_newest(state: Row[Any], witness: Witness, seen: int, *, alone: bool) -> None:
+    """Raises LedgerMismatch when the tables went back behind the witness while they were served.
+
+    A database server that was restored, or a standby that took over and lagged, has forgotten what
+    was sent. state: the ledger's, locked, so that nobody commits meanwhile. seen: the last entry
+    that this process knows to be witnessed. alone: no other process can have witnessed more.
+    """
+    if state.schema_version != store.SCHEMA_VERSION:
+        raise LedgerMismatch(
+            f"the ledger was brought to schema version {state.schema_version} while it was served"
+        )
+    if not alone:
+        heads = read_heads(witness.path.read_bytes())
+        seen = max(seen, heads[0].entry)
+    if state.last_entry < seen:
+        raise LedgerMismatch(
+            f"the witness saw entry {seen}, the ledger ends at entry {state.last_entry}: its "
+            "database was replaced by an older copy while it was served"
+        )
 
 
 def _chain(connection: Connection, ledger_id: str, state: Row[Any]) -> Chain:

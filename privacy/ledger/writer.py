@@ -30,6 +30,7 @@ from privacy.ledger.database import Database
 from privacy.ledger.group import Book, Group, Unsure
 from privacy.ledger.request import Request
 from privacy.ledger.sqlite import WriterLock
+from privacy.ledger.vouching import require_newest
 from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead, verify
 
@@ -234,6 +235,9 @@ class Writer:
         with self._writing.connect() as connection:
             state = lookup.lock_state(connection)
             self._require_our_key(state)
+            if self.book.rolled_back is None:
+                alone = self._lock is not None
+                require_newest(state, self._witness, self.head.entry, alone=alone)
             requests = [job.request for job in jobs if job.request is not None]
             names = [job.name for job in jobs if job.name is not None]
             group = Group(connection, self.book, state, names, requests, sure=sure)

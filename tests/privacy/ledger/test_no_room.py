@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,20 @@ def disk() -> Iterator[Path]:
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
     folder.rmdir()
+
+
+def fill(disk: Path) -> None:
+    """Takes every byte that is left."""
+    file = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
+    try:
+        for size in (2**16, 2**9, 1):
+            with suppress(OSError):
+                while os.write(file, bytes(size)):
+                    pass
+    finally:
+        os.close(file)
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "more").write_bytes(b"x")
 
 
 class Outcome:
@@ -142,6 +157,18 @@ def test_a_full_tablespace_refuses_and_charges_nothing(place, plan, asker, disk)
         with administrator.connect() as connection:
             connection.exec_driver_sql(f"DROP TABLESPACE IF EXISTS {tablespace}")
         administrator.dispose()
+
+
+@ON_SQLITE
+def test_the_witness_needs_no_more_room_than_it_took_at_first(place, plan, asker, disk) -> None:
+    place.witness = disk / "head.json"
+    with place.create(plan) as ledger:
+        fill(disk)
+        for number in range(3):
+            asker.settle(ledger, f"r{number}", f"s{number}")
+    with place.open() as again:
+        assert again.rolled_back is None
+        assert again.budget().spent == 300
 
 
 def test_a_database_that_became_read_only_refuses_and_charges_nothing(ledger, place, asker) -> None:
