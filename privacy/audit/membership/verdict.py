@@ -35,6 +35,7 @@ class Row:
             "attack": self.attack,
             **asdict(self.point),
             "true_rate": self.point.true_rate,
+            "mu_low": self.point.mu,
             "claim": asdict(self.claim),
             "cap": self.cap,
             "cap_at_bound": self.cap_at_bound,

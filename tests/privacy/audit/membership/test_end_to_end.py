@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import membership, membership_canaries
-from benchmarks.membership import Game, settings_for
+from benchmarks import membership_attacks, membership_canaries
+from benchmarks.membership_attacks import Game, settings_for
 from benchmarks.membership_worlds import Setting, Worlds
 from ktan.data import Dataset
 from privacy import composition
@@ -71,7 +71,7 @@ def test_no_attack_passes_the_cap_of_what_was_claimed(game) -> None:
 def test_too_little_noise_is_caught_by_who_knows_all_but_one(game, monkeypatch) -> None:
     """A thirtieth of the noise: for most targets both answers lie tens of deviations apart."""
     tap, claim = settings_for(4.0, SETTING.queries, SETTING.teachers)
-    source = membership.noise.source
+    source = membership_attacks.noise.source
 
     class Faint:
         def __init__(self, name) -> None:
@@ -80,7 +80,7 @@ def test_too_little_noise_is_caught_by_who_knows_all_but_one(game, monkeypatch) 
         def sample(self, count):
             return self._source.sample(count) // 30
 
-    monkeypatch.setattr(membership.noise, "source", Faint)
+    monkeypatch.setattr(membership_attacks.noise, "source", Faint)
     caught = exceeding(game.against_service(tap), claim)
     assert "knows all but one, poisoned, asks near the target" in caught
 
