@@ -14,6 +14,7 @@ from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.teachers import TeacherCard
 from privacy.errors import PrivacyError
+from privacy.noise import DEFAULT_NOISE, NoiseName
 from teacher_server.certificates import issue_client, issue_server, load_authority, make_authority
 from teacher_server.commands import ledger as ledgers
 from teacher_server.commands.options import Data, Flag, Names, Recipe
@@ -134,6 +135,7 @@ def serve(
     witness: Path | None = None,
     trusted_head: Path | None = None,
     device: str = "auto",
+    noise: NoiseName = DEFAULT_NOISE,
     json: Flag = False,
 ) -> None:
     """Answer public samples over gRPC until told to stop; SIGTERM drains.
@@ -150,6 +152,8 @@ def serve(
         Where the witness is lost: the newest receipt of a client, or an auditor's head, as JSON.
     device
         cpu, cuda, or auto for a GPU where there is one.
+    noise
+        The noise's sampler; the ledger must have been opened for it, or for a coarser one.
     json
         Print one JSON object once the service listens.
     """
@@ -160,6 +164,7 @@ def serve(
         trusted_head,
         options,
         device,
+        noise,
         lambda facts: print_facts(facts, json),
     )
 

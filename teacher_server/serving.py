@@ -14,7 +14,7 @@ import torch
 from ktan.errors import UserError
 from ktan.precision import resolve_device
 from ktan.teachers import TeacherCard, TeacherModels
-from privacy.noise import DEFAULT_NOISE, source
+from privacy.noise import DEFAULT_NOISE, NoiseName, source
 from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
 from teacher_server.options import ServeOptions
@@ -42,6 +42,7 @@ def run_service(
     trusted: Path | None,
     options: ServeOptions,
     device_name: str,
+    noise_name: NoiseName,
     on_ready: Callable[[dict[str, Any]], None],
 ) -> None:
     """Serves the teacher of `folder` until it is told to stop; `device_name`: cpu, cuda or auto.
@@ -60,12 +61,13 @@ def run_service(
         verify_folder(folder, ledger.mac)
         if card.mode == "dp-sgd" and ledger.training_of(card.version) is None:
             raise UserError(f"the training of the teacher in {folder} was never charged")
-        noise = source(DEFAULT_NOISE)
+        noise = source(noise_name)
         if card.mode != "dp-sgd" and not ledger.plan.covers(noise):
             raise UserError(
-                f"the noise source {noise.name} errs more per draw than this ledger was opened for "
+                f"--noise {noise_name} errs more per draw than this ledger was opened for "
                 f"(η = {noise.closeness.eta:g} of {ledger.plan.closeness.eta:g}, "
-                f"τ = {noise.closeness.tau:g} of {ledger.plan.closeness.tau:g})"
+                f"τ = {noise.closeness.tau:g} of {ledger.plan.closeness.tau:g}); "
+                f"serve with --noise {DEFAULT_NOISE}"
             )
         public = PublicTeacher.of_card(card.to_json())
         menu = build_menu(
