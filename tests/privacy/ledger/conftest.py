@@ -98,9 +98,10 @@ class Asker:
         payload: bytes | None = None,
         charge: int = 100,
         draws: int = 10,
+        stored: bool = False,
     ) -> PendingAnswer:
         key = ledger.sample_key(sample.encode(), "v1", b"settings")
-        return PendingAnswer(key, charge, draws, payload or f"noisy {sample}".encode())
+        return PendingAnswer(key, charge, draws, payload or f"noisy {sample}".encode(), stored)
 
     def settle(
         self,
