@@ -6,12 +6,13 @@ header of such a file is read here, never a tensor.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from privacy.canonical_json import digest
 from privacy.errors import PrivacyError
+from privacy.key_history import KeyHistory, SigningKey
 from privacy.ledger.witness import read_heads
 from privacy.receipts import Receipt, SignedHead
 
@@ -24,12 +25,12 @@ _LARGEST_HEADER: Final = 100_000_000
 class Evidence:
     """What was found. `damaged`: (source, why) of receipts that cannot be read.
 
-    receipts: with the file each came from. pinned_keys: raw public keys that clients trusted on
-    first use.
+    receipts: with the file each came from. pins: the key that a client trusted on first use, and
+    those that it followed from there.
     """
 
     receipts: list[tuple[Path, Receipt]] = field(default_factory=list)
-    pinned_keys: list[tuple[Path, bytes]] = field(default_factory=list)
+    pins: list[tuple[Path, KeyHistory]] = field(default_factory=list)
     damaged: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -100,8 +101,12 @@ def _read_chunk(file: Path, evidence: Evidence) -> None:
 
 def _read_pin(file: Path, evidence: Evidence) -> None:
     try:
-        evidence.pinned_keys.append((file, digest(json.loads(file.read_bytes())["public_key"])))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        pin = json.loads(file.read_bytes())
+        history = KeyHistory.starting_with(pin.get("ledger_id", ""), digest(pin["public_key"]))
+        if "keys" in pin:
+            history = replace(history, keys=tuple(map(SigningKey.from_json, pin["keys"])))
+        evidence.pins.append((file, history))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         evidence.damaged.append((file, f"it should name the ledger's public key: {error}"))
 
 

@@ -37,7 +37,7 @@ class EvidenceCheck:
         if head is None:
             findings.add("truncated", None, "the log ends without a signed head: it was cut off")
             return
-        if not is_signed(head, self.ledger_id, self.keys, "the log's signed head", findings):
+        if not self._is_signed(head, "the log's signed head", findings):
             return
         if head.entry > last:
             findings.add(
@@ -58,14 +58,14 @@ class EvidenceCheck:
     def kept_head(self, source: Path, head: SignedHead, findings: Findings) -> None:
         """Reports where the log contradicts a head that somebody kept."""
         name = f"the head kept in {source}"
-        if is_signed(head, self.ledger_id, self.keys, name, findings):
+        if self._is_signed(head, name, findings):
             self._require_reached(head, name, findings)
             self._agrees(head, name, findings)
 
     def receipt(self, source: Path, receipt: Receipt, findings: Findings) -> None:
         """Reports where the log, or a receipt that came before, contradicts this one."""
         name = f"the receipt of client {receipt.client!r} in {source}"
-        if not is_signed(receipt, self.ledger_id, self.keys, name, findings):
+        if not self._is_signed(receipt, name, findings):
             return
         other, digest = self._seen.setdefault(receipt.entry, (name, receipt.entry_hash))
         if digest != receipt.entry_hash:
@@ -78,6 +78,10 @@ class EvidenceCheck:
         self._require_reached(receipt, name, findings)
         if self._agrees(receipt, name, findings):
             self._compare_fields(receipt, name, findings)
+
+    def _is_signed(self, signed: Receipt | SignedHead, name: str, findings: Findings) -> bool:
+        beyond = signed.entry > self._last
+        return is_signed(signed, self.ledger_id, self.keys, name, findings, beyond=beyond)
 
     def _agrees(self, signed: Receipt | SignedHead, name: str, findings: Findings) -> bool:
         """True when the log has that very entry; otherwise says that the histories differ."""

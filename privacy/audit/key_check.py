@@ -48,8 +48,13 @@ def is_signed(
     keys: KeyHistory,
     name: str,
     findings: Findings,
+    *,
+    beyond: bool = False,
 ) -> bool:
-    """True when it is of this ledger and signed with the key of its entry; else reports it."""
+    """True when it is of this ledger and signed with the key of its entry; else reports it.
+
+    beyond: its entry lies after the log's last one, whose keys may not be all.
+    """
     kind: ViolationKind = "receipt" if isinstance(signed, Receipt) else "unsigned"
     if signed.ledger_id != ledger_id:
         findings.add(
@@ -70,11 +75,14 @@ def is_signed(
                 f"key at entry {signed.entry}: somebody signs with a key that was rotated out",
             )
             return False
+    path = signed.path if isinstance(signed, Receipt) else None
+    what = "it, or its path to the signed root," if path else "it"
     findings.add(
         kind,
         signed.entry,
-        f"{name} carries no valid signature for entry {signed.entry}: it was changed, or "
-        "signed with another key",
+        f"{name} carries no valid signature for entry {signed.entry}: {what} was changed, or it "
+        "was signed with another key"
+        + (", or the log ends before the ledger had the key that signed it" if beyond else ""),
     )
     return False
 

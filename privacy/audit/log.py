@@ -86,21 +86,25 @@ def parse_log(source: str, lines: list[bytes]) -> Log:
 def folder_faults(folder: Path, log: Log) -> list[tuple[int | None, str]]:
     """What only the ledger's own host can check: (entry, why) where the tables contradict the log.
 
-    The totals, requests and caps beside the chain, and every stored answer against the digest
-    in the entry that stored it.
+    The totals, requests and caps beside the chain, every stored answer against the digest in the
+    entry that stored it, and the key file that is handed to others.
     """
     database = Database.of(folder)
     engine = database.readable()
     faults: list[tuple[int | None, str]] = []
     try:
         with engine.connect() as connection:
-            opening.read(connection, database)
+            contents = opening.read(connection, database)
             for recorded in log.recorded:
                 found = answers_digest(store.read_answers_of(connection, recorded.entry.number))
                 if found != recorded.entry.answers_digest:
                     faults.append(
                         (recorded.entry.number, "the answers it stored were changed or removed")
                     )
+        if read_public_key(folder / PUBLIC_KEY) != contents.accounts.keys.current:
+            faults.append((None, f"{PUBLIC_KEY} in {folder} is not the key that signs now"))
+    except (ValueError, OSError) as error:
+        faults.append((None, str(error)))
     except LedgerCorrupt as error:
         faults.append((None, str(error).split(";")[0]))
     finally:

@@ -93,8 +93,12 @@ def known_keys(
     and the one that an earlier visit went by."""
     if given is not None:
         return [(str(given), read_public_key(given))]
-    pinned = [item for source in evidence for item in source.pinned_keys]
-    known = [(f"{file}, where a student pinned it", key) for file, key in pinned]
+    known = [
+        (f"{file}, where a student pinned it", key.public_key)
+        for source in evidence
+        for file, pinned in source.pins
+        for key in pinned
+    ]
     if earlier is not None:
         known.append((f"{earlier.source}, the log of an earlier visit", earlier.public_key))
     return known

@@ -1,7 +1,7 @@
 """`privacy-audit receipts`: do a client's receipts fit the log, and which is the first not to?"""
 
 import json as jsonlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from privacy.audit.sources import read_log
 from privacy.audit.wire import Connection
 from privacy.errors import PrivacyError
 from privacy.key_history import KeyHistory
+from privacy.receipts import read_public_key
 
 _WIRE = Connection()
 
@@ -54,11 +55,10 @@ def receipts(
         line = f"DOES NOT FIT: the receipt in {source} cannot be read: {why}"
         print(jsonlib.dumps({"fits": False, "misfit": line}) if json else line)
         fail("the receipts do NOT fit")
-    known = known_keys(public_key, [evidence])
     if log is None:
-        report = check_among_themselves(_keys(evidence, known), evidence.receipts)
+        report = check_among_themselves(_keys(public_key, evidence), evidence.receipts)
     else:
-        verified = verify(read_log(log, connection), known)
+        verified = verify(read_log(log, connection), known_keys(public_key, [evidence]))
         report = check_against_log(verified, evidence.receipts)
         if report.misfit is None and verified.findings.found:
             line = f"the log does not verify: {verified.findings.found[0].message}"
@@ -69,12 +69,17 @@ def receipts(
         fail("the receipts do NOT fit")
 
 
-def _keys(evidence: Evidence, known: list[tuple[str, bytes]]) -> KeyHistory:
-    if not known:
-        raise PrivacyError(
-            "no key is known to verify these signatures with; give --public-key, or --log"
+def _keys(given: Path | None, evidence: Evidence) -> KeyHistory:
+    ledger_id = evidence.receipts[0][1].ledger_id
+    if given is not None:
+        return KeyHistory.starting_with(ledger_id, read_public_key(given))
+    for _, pinned in evidence.pins:
+        return replace(pinned, ledger_id=pinned.ledger_id or ledger_id).since(
+            pinned.keys[0].public_key
         )
-    return KeyHistory.starting_with(evidence.receipts[0][1].ledger_id, known[0][1])
+    raise PrivacyError(
+        "no key is known to verify these signatures with; give --public-key, or --log"
+    )
 
 
 def _json(report: ReceiptsReport) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from privacy.audit.violations import ViolationKind
 from privacy.ledger import Ledger, PendingAnswer
 from privacy.ledger.chain import Entry, entry_line, head_line
 from privacy.ledger.keys import LedgerKeys
-from privacy.receipts import SignedHead, sign
+from privacy.receipts import Receipt, SignedHead, sign, sign_together
 from tests.privacy.audit.audited import Case, dump
 
 Evidence = dict[str, Any]
@@ -27,7 +27,8 @@ Falsified = tuple[list[bytes], Evidence]
 class Tampering:
     """`how` makes a false log, and what others hold of the true one (arguments of `check`).
 
-    kind, entry, words: a violation that must be found.
+    kind, entry, words: a violation that must be found. path: only a receipt's path to the signed
+    root was touched; a signature that does not hold cannot say what became of it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Tampering:
     kind: ViolationKind
     entry: int | None
     words: str
+    path: bool = False
 
 
 def _edited(case: Case, _: Path) -> Falsified:
@@ -192,6 +194,58 @@ def _forged_receipt(case: Case, _: Path) -> Falsified:
     return case.lines, {"receipts": [(Path("forged.json"), forged)]}
 
 
+def _in_groups(case: Case) -> tuple[list[Receipt], list[Receipt]]:
+    """Receipts as the ledger signs those of requests that came at once: r1, r2 and r3, r4, r5."""
+    first, second = case.receipts[:2], case.receipts[2:]
+    signer = case.keys.signing
+    groups = sign_together(first, signer), sign_together(second, signer)
+    held = [(Path(f"{item.request_id}.json"), item) for group in groups for item in group]
+    assert case.check(receipts=held).sound
+    assert all(item.path for group in groups for item in group)
+    return groups
+
+
+def _held(receipt: Receipt) -> Evidence:
+    return {"receipts": [(Path("held.json"), receipt)]}
+
+
+def _path_edited(case: Case, _: Path) -> Falsified:
+    receipt = _in_groups(case)[1][1]
+    assert receipt.path
+    (side, sibling), *rest = receipt.path
+    return case.lines, _held(replace(receipt, path=((side, sibling[::-1]), *rest)))
+
+
+def _path_of_another_place(case: Case, _: Path) -> Falsified:
+    group = _in_groups(case)[1]
+    return case.lines, _held(replace(group[0], path=group[2].path))
+
+
+def _path_of_another_group(case: Case, _: Path) -> Falsified:
+    first, second = _in_groups(case)
+    return case.lines, _held(replace(first[0], path=second[0].path))
+
+
+def _moved_to_another_group(case: Case, _: Path) -> Falsified:
+    first, second = _in_groups(case)
+    moved = replace(first[0], path=second[0].path, signature=second[0].signature)
+    return case.lines, _held(moved)
+
+
+def _path_begun_below(case: Case, _: Path) -> Falsified:
+    """One step too many at the leaf."""
+    receipt = _in_groups(case)[1][0]
+    assert receipt.path
+    return case.lines, _held(replace(receipt, path=(receipt.path[0], *receipt.path)))
+
+
+def _node_passed_off_as_a_receipt(case: Case, _: Path) -> Falsified:
+    """The path of a leaf one level up: it would have to be the hash of its pair."""
+    receipt = _in_groups(case)[1][0]
+    assert receipt.path
+    return case.lines, _held(replace(receipt, path=receipt.path[1:]))
+
+
 def _first_line_of_another_ledger(case: Case, _: Path) -> Falsified:
     header = json.loads(case.lines[0]) | {"ledger_id": "00" * 16}
     return [dump(header), *case.lines[1:]], {}
@@ -238,6 +292,17 @@ TAMPERINGS = [
     Tampering("a line garbled", _line_garbled, "unreadable", None, "line 5 of the log"),
     Tampering("a line written another way", _spaced, "unreadable", None, "line 5 of the log"),
     Tampering("a receipt forged", _forged_receipt, "receipt", 1, "no valid signature"),
+    *(
+        Tampering(name, how, "receipt", entry, "its path to the signed root, was", path=True)
+        for name, how, entry in (
+            ("a receipt's path edited", _path_edited, 6),
+            ("a receipt with the path of another", _path_of_another_place, 5),
+            ("a receipt with the path of another group", _path_of_another_group, 1),
+            ("a receipt moved to another group", _moved_to_another_group, 1),
+            ("a receipt's path begun below", _path_begun_below, 5),
+            ("a receipt's path begun higher up", _node_passed_off_as_a_receipt, 5),
+        )
+    ),
     Tampering("the first line exchanged", _first_line_of_another_ledger, "edited", 0,
               "the log's first line names another ledger"),
 ]  # fmt: skip

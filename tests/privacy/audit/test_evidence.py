@@ -96,7 +96,8 @@ def test_the_key_that_a_student_pinned(original, tmp_path) -> None:
     (tmp_path / "one.json").write_bytes(original.receipts[0].to_json_bytes())
     public = original.keys.public
     (tmp_path / "service.json").write_text(json.dumps({"public_key": public.hex()}))
-    assert read_receipts(tmp_path).pinned_keys == [(tmp_path / "service.json", public)]
+    [(file, pinned)] = read_receipts(tmp_path).pins
+    assert (file, pinned.current) == (tmp_path / "service.json", public)
 
 
 def test_no_receipt_at_all_is_a_mistake(tmp_path) -> None:

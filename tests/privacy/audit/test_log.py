@@ -80,6 +80,19 @@ def test_a_folder_that_was_tampered_with(original, tmp_path, name) -> None:
     found(report, kind, entry, words)
 
 
+def test_a_folder_that_hands_out_another_key(original, tmp_path) -> None:
+    folder = tmp_path / "ledger"
+    shutil.copytree(original.folder, folder)
+    for content, words in (
+        ("11" * 32, "is not the key that signs now"),
+        ("no key", "no public key"),
+    ):
+        (folder / "public-key.pem").write_text(content)
+        log = read_log(folder)
+        report = check(log, tables=folder_faults(folder, log))
+        found(report, "tables", None, words)
+
+
 def test_reading_a_folder_changes_nothing_in_it(original, tmp_path) -> None:
     folder = tmp_path / "ledger"
     shutil.copytree(original.folder, folder)

@@ -38,7 +38,8 @@ def test_each_has_its_own_message(original, tmp_path, capsys) -> None:
     with capsys.disabled():
         width = max(map(len, told))
         print("\n" + "\n".join(f"{name:<{width}}  {text}" for name, text in told.items()))
-    assert len(set(told.values())) == len(TAMPERINGS)
+    unmistakable = [told[item.name] for item in TAMPERINGS if not item.path]
+    assert len(set(unmistakable)) == len(unmistakable) >= 25
 
 
 @pytest.mark.parametrize(
