@@ -8,10 +8,10 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy constraints clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Virtual environment with everything that any target needs
 
@@ -43,9 +43,11 @@ format: setup ## Let ruff mend what it can
 proto: setup ## Generate the stubs from protos/teacher.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/teacher.proto
 
-bench: setup ## Every benchmark that runs on the embedded data
-	$(BIN)/python -m benchmarks.ledger
+bench: bench-privacy ## Every benchmark that runs on the embedded data
 	$(BIN)/python -m benchmarks.ensemble
+
+bench-privacy: setup ## Noise, accounting and ledger: figures beside their peers and goals
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.privacy
 
 constraints: setup ## Write the versions that are installed to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
