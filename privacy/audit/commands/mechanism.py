@@ -4,9 +4,10 @@ import json as jsonlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from cyclopts import Parameter
+from tqdm import tqdm
 
 from privacy.audit.commands.options import Flag
 from privacy.audit.mechanism.audit import Settings, audit
@@ -57,6 +58,29 @@ class Rehearsed:
 _RADIUS = 234_468
 """√(2⁴⁰/20): 4R² + 2R² + 4R² is μ² = 1/2, to the integer below."""
 
+
+class _Bar:
+    """A line for each case on a terminal; nothing where stderr is none."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def begin(self, what: str, samples: int) -> None:
+        self.__exit__()
+        self._bar = tqdm(total=samples, desc=what, unit=" samples", disable=None, leave=False)
+
+    def advance(self, samples: int) -> None:
+        if self._bar is not None:
+            self._bar.update(samples)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
 Service = Annotated[Rehearsed, Parameter(name="*", negative="", group="Service")]
 Trials = Annotated[Settings, Parameter(name="*", negative="", group="Trials")]
 _SERVICE = Rehearsed()
@@ -87,11 +111,8 @@ def mechanism(
     json
         Print one JSON object.
     """
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    found = audit(server_command, service.arguments(), settings, certs, say)
+    with _Bar() as bar:
+        found = audit(server_command, service.arguments(), settings, certs, bar)
     print(jsonlib.dumps(found.to_json()) if json else audit_text(found))
     if found.faults:
         print(f"privacy-audit: {len(found.faults)} FAIL", file=sys.stderr)

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from privacy.audit.mechanism.cases import Case
 from privacy.audit.mechanism.noise_checks import Check, check_noise, repeated_noise
@@ -61,6 +62,16 @@ class Settings:
             raise AuditFailed(f"--confidence {self.confidence:g} must lie in [0.5, 1)")
 
 
+class Progress(Protocol):
+    """Who watches: `advance` is called from two threads."""
+
+    def begin(self, what: str, samples: int) -> None:
+        """Another case begins, with so many samples in all."""
+
+    def advance(self, samples: int) -> None:
+        """So many of them are answered."""
+
+
 @dataclass(frozen=True)
 class _Run:
     name: str
@@ -73,9 +84,9 @@ def audit(
     options: list[str],
     settings: Settings,
     certs: Path | None,
-    say: Callable[[str], None],
+    progress: Progress,
 ) -> Audit:
-    """Starts both worlds, plays every case, and judges them. `say` is told what is under way.
+    """Starts both worlds, plays every case, and judges them. `progress` is told what is under way.
 
     command, options, certs: see `service.running`. Raises AuditFailed.
     """
@@ -85,9 +96,9 @@ def audit(
         first, second = (
             stack.enter_context(running(command, options, world, certs)) for world in (0, 1)
         )
-        stage = Stage((first, second))
-        runs = list(_runs(stage, settings, say))
-        say("the same samples asked again")
+        stage = Stage((first, second), progress.advance)
+        runs = list(_runs(stage, settings, progress))
+        progress.begin("samples asked again", 2 * 3 * _AGAIN)
         again = list(_asked_again(stage))
     cases = list(_cases(runs, stage, settings))
     alpha = (1.0 - settings.confidence) / len(cases)
@@ -101,12 +112,11 @@ def audit(
     )
 
 
-def _runs(stage: Stage, settings: Settings, say: Callable[[str], None]) -> Iterator[_Run]:
-    def told(name: str, trials: int, mu: float) -> None:
-        each = stage.per_trial(mu)
-        say(f"{name}: {trials:,} trials a side of {each} samples ({2 * trials * each:,} in all)")
+def _runs(stage: Stage, settings: Settings, progress: Progress) -> Iterator[_Run]:
+    def begin(name: str, trials: int, mu: float) -> None:
+        progress.begin(name, 2 * trials * stage.per_trial(mu))
 
-    told("worst case", settings.trials, settings.mu)
+    begin("worst case", settings.trials, settings.mu)
     main = stage.play(Case.AXIS, settings.trials, settings.mu)
     yield _Run("worst case", "±B along one value, opposite one-hot rows; every tap", main)
     fewer = settings.trials // FEWER if settings.others is None else settings.others
@@ -114,9 +124,9 @@ def _runs(stage: Stage, settings: Settings, say: Callable[[str], None]) -> Itera
         return
     mu = MU_OF_OTHERS * settings.mu
     for case, name, what in _CASES:
-        told(name, fewer, mu)
+        begin(name, fewer, mu)
         yield _Run(name, what, stage.play(case, fewer, mu))
-    told("adaptive", fewer, mu)
+    begin("adaptive", fewer, mu)
     what = "each question chosen from all earlier noisy answers"
     yield _Run("adaptive", what, stage.play_adaptively(fewer, mu))
 
@@ -134,10 +144,14 @@ def _cases(runs: list[_Run], stage: Stage, settings: Settings) -> Iterator[tuple
 
 def _noise(runs: list[_Run], stage: Stage, alpha: float) -> list[Check]:
     """Law and independence on the worst case, and reuse over everything."""
-    checks = []
-    for number, world in enumerate(runs[0].played.worlds):
-        found = check_noise(world.residuals, stage.batch, alpha)
-        checks += [replace(check, name=f"{check.name}, world {number}") for check in found]
+    # Half of α a world: of the two, the one that is nearer to its limit speaks.
+    worlds = (
+        check_noise(world.residuals, stage.batch, alpha / 2.0) for world in runs[0].played.worlds
+    )
+    checks = [
+        max(pair, key=lambda check: check.figure / check.limit)
+        for pair in zip(*worlds, strict=True)
+    ]
     again = repeated_noise([world.residuals for run in runs for world in run.played.worlds])
     return checks if again is None else [*checks, again]
 
@@ -159,7 +173,7 @@ def _asked_again(stage: Stage) -> Iterator[Check]:
     """A sample asked again is the stored answer, free: nobody averages the noise away."""
     asked = stage.new_samples(Case.AXIS, _AGAIN)
 
-    def twice(world: Service) -> tuple[int, int]:
+    def twice(world: Service) -> npt.NDArray[np.int64]:
         first = world.ask(asked)
         # In another order, under other requests, and twice in one of them.
         second = world.ask(np.concatenate([asked[::-1], asked]))
@@ -167,8 +181,9 @@ def _asked_again(stage: Stage) -> Iterator[Check]:
             int((values != np.concatenate([first.answers[name][::-1], first.answers[name]])).sum())
             for name, values in second.answers.items()
         )
-        return differ, second.charge + second.charged_samples
+        return np.array([differ, second.charge, second.charged_samples])
 
-    for number, (differ, charge) in enumerate(stage.both(twice)):
-        yield Check(f"answers that changed when asked again, world {number}", differ, 0, "values")
-        yield Check(f"charge for samples asked again, world {number}", charge, 0, "units")
+    differ, charge, samples = np.add(*stage.both(twice))
+    yield Check("answers that changed when asked again", float(differ), 0.0, "values")
+    yield Check("charge for samples asked again", float(charge), 0.0, "units")
+    yield Check("samples charged again", float(samples), 0.0, "samples")

@@ -10,7 +10,7 @@ from privacy.audit.mechanism.trials import Trials
 WIRED = 0.9
 """An audit whose lower bound stays under this part of what it should see is mis-wired itself."""
 
-_CHANCE = 1e-6
+_CHANCE = 1e-8
 """With which a right service may stay under what a case asks for."""
 
 
@@ -20,7 +20,7 @@ class Judged:
 
     name, what: of the case. alpha: the bound is wrong with at most this probability. least: the
     lower bound must reach this much: 0.9 of the distance of the two worlds, or what so few trials
-    show of it but once in a million audits.
+    show of it but once in 10⁸ audits.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """From counted mistakes to a bound on μ that holds at a stated confidence.
 
 Whoever tells two adjacent worlds apart by a μ-GDP mechanism with false positive rate a makes false
-negatives at a rate of at least Φ(Φ⁻¹(1 − a) − μ) (Dong, Roth & Su 2022, Definition 3). Hence any
-test, good or bad, shows
+negatives at a rate of at least Φ(Φ⁻¹(1 − a) − μ) (Dong, Roth & Su 2022, Definitions 3 and 4).
+Hence any test, good or bad, shows
 
     μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR),
 
@@ -10,7 +10,6 @@ and with both rates replaced by upper confidence bounds (Clopper & Pearson 1934,
 number of trials) the right side is a lower confidence bound on μ.
 """
 
-import math
 from dataclasses import dataclass
 
 from scipy.special import bdtrc, betaincinv, ndtr, ndtri
@@ -80,13 +79,3 @@ def least_expected(distance: float, trials: int, alpha: float, chance: float) ->
         else:
             low = middle
     return mu_lower(Mistakes(trials, high, high), alpha)
-
-
-def trials_for(fraction: float, alpha: float, chance: float) -> int:
-    """Trials a side of μ = 1 with which `least_expected` reaches this fraction of μ, in (0, 1)."""
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"fraction must lie in (0, 1), not {fraction}")
-    trials = 2
-    while least_expected(1.0, trials, alpha, chance) < fraction:
-        trials = math.ceil(trials * 1.05)
-    return trials

@@ -109,10 +109,11 @@ class Serials:
 
 
 class Stage:
-    """Both worlds, and the serial numbers that are left."""
+    """Both worlds, and the serial numbers that are left. `advance` is told of answered samples."""
 
-    def __init__(self, worlds: tuple[Service, Service]):
+    def __init__(self, worlds: tuple[Service, Service], advance: Callable[[int], None]):
         self.worlds = worlds
+        self._advance = advance
         self.taps = worlds[0].taps
         self.batch = worlds[0].batch
         self._serials = Serials()
@@ -141,6 +142,7 @@ class Stage:
             for start in range(0, len(asked), step):
                 part = asked[start : start + step]
                 notes.add(part, world.ask(part))
+                self._advance(len(part))
             return notes.transcript()
 
         return Played(self.both(one), trials)
@@ -168,6 +170,7 @@ class Stage:
                 got = world.ask(asked)
                 evidence += got.answers[widest.name]
                 notes.add(asked, got)
+                self._advance(trials)
             # A trial's answers lie a round apart.
             order = np.arange(rounds * trials).reshape(rounds, trials).T.reshape(-1)
             return notes.transcript(order)
