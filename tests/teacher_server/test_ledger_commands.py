@@ -1,0 +1,107 @@
+"""The custodian's commands on a ledger, on both databases: what they print and what they leave."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from privacy.errors import LedgerExists, LedgerMismatch
+from privacy.ledger.database import Database
+from teacher_server import cli
+from teacher_server.opening import reopen_ledger
+
+PASSWORD = "a-secret-password"
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(capsys) -> Run:
+    """Runs a command to its end; the JSON object that it prints."""
+
+    def run(*arguments: object) -> dict[str, Any]:
+        cli.app(
+            [*map(str, arguments), "--json"],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        printed = capsys.readouterr()
+        assert PASSWORD not in printed.out + printed.err
+        facts: dict[str, Any] = json.loads(printed.out)
+        return facts
+
+    return run
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest, run: Run) -> Iterator[Path]:
+    """The folder of a ledger that `open-ledger` made for generated data."""
+    (tmp_path / "data").mkdir()
+    folder = tmp_path / "ledger"
+    options = []
+    if request.param == "postgresql":
+        url = make_url(request.getfixturevalue("postgresql"))
+        # A server that asks for none does not mind one.
+        url = url if url.password else url.set(password=PASSWORD)
+        options = ["--database-url", url.render_as_string(hide_password=False)]
+    opened = run(
+        "open-ledger", "--dataset", "fake", "--data-root", tmp_path / "data", "--size", 60,
+        "--labelled", 10, "--unlabelled", 10, "--test", 10, "--ledger", folder, "--witness",
+        tmp_path / "elsewhere" / "head.json", "--epsilon", 4, *options,
+    )  # fmt: skip
+    assert opened["private_records"] == 30
+    yield folder
+    server = Database.of(folder).server
+    assert (server is None) == (request.param == "sqlite")
+    if server is not None:
+        server.drop()
+
+
+def test_a_ledger_is_opened_capped_and_backed_up(folder: Path, run: Run, tmp_path: Path) -> None:
+    assert run("cap", "anna", "--epsilon", 2, "--ledger", folder)["client"] == "anna"
+    copy = tmp_path / "copy"
+    kept = run("backup", "--ledger", folder, "--out", copy)
+    assert (kept["backup"], kept["last_entry"]) == (str(copy), 1)
+    assert (copy / "split.json").read_bytes() == (folder / "split.json").read_bytes()
+    # Its witness is named in it, and believes it as long as the ledger stands still.
+    with reopen_ledger(copy, None, read_only=True) as again:
+        assert again.rolled_back is None
+        assert again.ledger_id == kept["ledger"]
+        assert again.budget("anna").cap is not None
+    run("cap", "bert", "--epsilon", 1, "--ledger", folder)
+    with reopen_ledger(copy, None) as stale:
+        assert "restored from an older copy" in stale.rolled_back
+    with pytest.raises(LedgerExists, match="new folder"):
+        run("backup", "--ledger", folder, "--out", copy)
+
+
+def test_a_ledger_of_this_version_needs_no_migration(folder: Path, run: Run) -> None:
+    done = run("migrate-ledger", "--ledger", folder)
+    assert done["version_before"] == done["version"]
+    assert done["kept"] is None
+
+
+def test_a_second_ledger_for_the_same_data_is_refused(
+    folder: Path, run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(LedgerExists, match="second budget"):
+        run(
+            "open-ledger", "--dataset", "fake", "--data-root", tmp_path / "data", "--size", 60,
+            "--labelled", 10, "--unlabelled", 10, "--test", 10, "--ledger", tmp_path / "second",
+            "--witness", tmp_path / "w", "--epsilon", 4,
+        )  # fmt: skip
+
+
+def test_a_database_of_another_kind_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(LedgerMismatch, match="cannot be kept in mysql") as refusal:
+        run(
+            "open-ledger", "--dataset", "fake", "--data-root", tmp_path / "data", "--size", 60,
+            "--labelled", 10, "--unlabelled", 10, "--test", 10, "--ledger", tmp_path / "ledger",
+            "--epsilon", 4, "--database-url", f"mysql://me:{PASSWORD}@db/ktan",
+        )  # fmt: skip
+    assert PASSWORD not in str(refusal.value)
+    assert not (tmp_path / "ledger").exists()
