@@ -17,6 +17,10 @@ _STYLES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vPX*"
 _PANELS = 6
 
+# On a logit scale 90 and 98 % stand apart as 10 and 40 % do; 0 and 100 % have no place on it.
+_LOWEST, _HIGHEST = 0.02, 0.998
+_LABEL_TICKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+
 Of = Callable[[Row], float]
 _AXES: tuple[tuple[str, Of], ...] = (
     ("ε of the promise", lambda row: row.proposal.epsilon),
@@ -33,9 +37,14 @@ def draw(rows: Sequence[Row], advice: Recommendation, path: Path, title: str) ->
     """
     known = [row for row in rows if not row.refused]
     chosen = None if advice.chosen is None else rows[advice.chosen]
-    taps = list(dict.fromkeys(row.proposal.taps for row in known))[:_PANELS]
+    alternatives = dict.fromkeys(row.proposal.taps for row in known)
+    if chosen is not None and len(alternatives) > _PANELS:
+        alternatives = {chosen.proposal.taps: None} | alternatives
+    taps = list(alternatives)[:_PANELS]
+    if len(alternatives) > _PANELS:
+        title += f" ({_PANELS} of {len(alternatives)} alternatives of taps)"
     columns = min(3, len(taps))
-    figure = Figure(figsize=(4.2 * columns + 2.6, 3.9 * -(-len(taps) // columns)), dpi=120)
+    figure = Figure(figsize=(4.2 * columns + 2.6, 4.4 * -(-len(taps) // columns)), dpi=120)
     figure.set_layout_engine("constrained")
     panels = figure.subplots(
         -(-len(taps) // columns), columns, sharex=True, sharey=True, squeeze=False
@@ -48,12 +57,13 @@ def draw(rows: Sequence[Row], advice: Recommendation, path: Path, title: str) ->
         panel.set_title(taps_text(alternative), fontsize=10)
         if chosen is not None and chosen.proposal.taps == alternative:
             handles["recommended"] = panel.plot(
-                _axis(known)[1](chosen), _scaled(chosen, true=true), "*", ms=17, mfc="none",
+                _axis(known)[1](chosen), _height(chosen, true=true), "*", ms=17, mfc="none",
                 mec="black", mew=1.3, ls="none", zorder=5,
             )[0]  # fmt: skip
     for panel in panels[len(taps) :]:
         panel.set_visible(False)
-    figure.supylabel(_unit(known, true=true), fontsize=10)
+    for panel in panels[::columns]:
+        panel.set_ylabel(_unit(known, true=true))
     # Beside the legend, at about 13 characters an inch.
     width = int(13 * (figure.get_figwidth() - 2.3))
     figure.suptitle(textwrap.fill(title, width), fontsize=9, x=0.01, ha="left")
@@ -79,8 +89,8 @@ def _panel(panel: Axes, rows: Sequence[Row], known: Sequence[Row], *, true: bool
         label = ", ".join(reversed(said))
         handles[label] = panel.errorbar(
             [of(row) for row in own],
-            [_scaled(row, true=true) for row in own],
-            yerr=[200 * _error(row, true=true) for row in own],
+            [_height(row, true=true) for row in own],
+            yerr=[2 * _error(row, true=true) for row in own],
             color=colour, ls=_STYLES[place % len(_STYLES)], marker=_MARKERS[place % len(_MARKERS)],
             ms=4, lw=1.4, capsize=2,
         )  # fmt: skip
@@ -88,12 +98,19 @@ def _panel(panel: Axes, rows: Sequence[Row], known: Sequence[Row], *, true: bool
         for row in {row.proposal.teachers: row for row in rows}.values():
             truth = row.labels.true_labels if row.labels else None
             if truth is not None:
-                line = panel.axhline(100 * truth.clean, color="#999999", lw=0.8, ls=(0, (1, 2)))
+                line = panel.axhline(
+                    min(truth.clean, _HIGHEST), color="#999999", lw=0.8, ls=(0, (1, 2))
+                )
                 handles["without noise, each k"] = line
     values = sorted({of(row) for row in known})
     if len(values) > 1 and values[-1] / values[0] >= 4:
         panel.set_xscale("log")
     panel.set_xticks(values, [f"{value:g}" for value in values])
+    if all(row.labels is not None for row in known):
+        panel.set_yscale("logit")
+        panel.set_yticks(_LABEL_TICKS, [f"{100 * tick:g}" for tick in _LABEL_TICKS])
+        heights = [_height(row, true=true) for row in known]
+        panel.set_ylim(max(_LOWEST, min(heights) * 0.85), min(0.999, 1 - (1 - max(heights)) / 2))
     panel.minorticks_off()
     panel.set_xlabel(name)
     panel.grid(alpha=0.25)
@@ -116,8 +133,9 @@ def _said(axis: str, value: float) -> str:
     return f"{name}{value:,g}{unit}"
 
 
-def _scaled(row: Row, *, true: bool) -> float:
-    return worth(row, true=true) * (1.0 if row.labels is None else 100.0)
+def _height(row: Row, *, true: bool) -> float:
+    value = worth(row, true=true)
+    return value if row.labels is None else min(max(value, _LOWEST), _HIGHEST)
 
 
 def _error(row: Row, *, true: bool) -> float:
@@ -131,4 +149,4 @@ def _error(row: Row, *, true: bool) -> float:
 def _unit(rows: Sequence[Row], *, true: bool) -> str:
     if any(row.labels is None for row in rows):
         return "signal-to-noise of the hint"
-    return "noisy labels that are " + ("the true ones, %" if true else "the clean ones, %")
+    return f"noisy labels equal to the {'true' if true else 'clean'} ones, %"
