@@ -37,7 +37,7 @@ TAU = 2.0**-900
 """τ of a discrete Gaussian draw: `discrete_gaussian_closeness(SIGMA, 36)` gives 2⁻⁹³³·⁸."""
 
 ROUNDED_TAU = 2.0**-1000
-"""τ of a rounded Gaussian draw: the mass of N(0, 1) beyond 40, 2⁻¹¹⁵⁹·⁷, is no float."""
+"""τ of a rounded Gaussian draw: the mass of N(0, 1) beyond 40, 2⁻¹¹⁵⁹·⁸, is no float."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class DiscreteGaussian:
     """OpenDP's exact discrete Gaussian at scale SIGMA (Canonne, Kamath & Steinke 2020).
 
     The law is P(x) ∝ exp(−x²/(2σ²)) on the integers, sampled without any floating-point step from
-    the operating system's cryptographic generator. About 95 thousand draws a second.
+    the operating system's cryptographic generator. About a hundred thousand draws a second.
     """
 
     name: NoiseName = "opendp-discrete-gaussian"

@@ -65,7 +65,7 @@ class NoiseReservoir:
         with self._starting:
             if self._stock is None or self._stock.process != os.getpid():
                 self._stock = _Stock(self._source, self._capacity)
-                weakref.finalize(self, self._stock.end).atexit = False
+                weakref.finalize(self, self._stock.end)
             return self._stock
 
 

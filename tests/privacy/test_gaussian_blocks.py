@@ -96,7 +96,7 @@ def test_every_block_brackets_the_acceptance(shape: tuple[int, int, int]) -> Non
                 under, over = blocks.exact_bracket(j * length + offset, 64)
                 assert under <= rho * 2**64 <= over <= under + 6
     if shape == SERVED:
-        # What the speed rests on: one doubtful trial in a hundred, one exact decision in 2³³.
+        # What the speed rests on: one doubtful trial in a hundred, one exact decision in 2²⁷.
         assert (high - low).max() <= 16
         weights = np.array(blocks.weights, dtype=np.float64) / 2**32
         assert float(weights @ (blocks.sure / 2**blocks.prefix_bits)) > 0.99

@@ -325,5 +325,5 @@ def test_the_accounting_counts_this_sampler() -> None:
     assert 2**SIGMA_BITS == SIGMA
     close = noise.closeness("rounded-gaussian")
     assert close.eta == 0.0
-    # The mass beyond 40σ, from -ln(2Φ(-40)) = 803.9: 2^-1159.7.
+    # The mass beyond 40σ is 2^-1159.8.
     assert math.log2(close.tau) >= (stats.norm.logsf(40.0) + math.log(2.0)) / math.log(2.0)
