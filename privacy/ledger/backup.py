@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Table, select
 from sqlalchemy.exc import DBAPIError
 
 from privacy.errors import LedgerError, LedgerExists
@@ -21,6 +21,7 @@ from privacy.ledger import opening, rotation, sqlite, store
 from privacy.ledger.database import URL_FILE, Database
 from privacy.ledger.durable import create_durably, sync_folder
 from privacy.ledger.postgresql import PostgresSchema
+from privacy.ledger.statements import insert_rows
 from privacy.receipts import SignedHead
 
 _ROWS: Final = 1000
@@ -95,8 +96,8 @@ def _copy_tables(source: Database, copy: Database) -> None:
 
 def _copy_rows(snapshot: Connection, connection: Connection, table: Table) -> None:
     rows = snapshot.execution_options(yield_per=_ROWS).execute(select(table))
-    for part in rows.mappings().partitions():
-        connection.execute(insert(table), [dict(row) for row in part])
+    for part in rows.partitions():
+        insert_rows(connection, table, part)
 
 
 def _read_back(copy: Database, building: Path) -> SignedHead:
