@@ -65,9 +65,9 @@ class Promise:
         """What this promise implies under `adjacency`.
 
         A replacement is a removal and an addition: (ε, δ) under add/remove gives (2ε, (1 + e^ε)·δ)
-        under replace-one (group privacy: Dwork & Roth 2014, Theorem 2.2). Nothing follows from
-        replace-one for data sets of different size: a mechanism may publish their number. Raises
-        InvalidPlan for that, and where the resulting δ is 1 or more.
+        under replace-one, by the definition applied twice (docs/privacy/promise.md, "Between the
+        adjacencies"). Nothing follows from replace-one for data sets of different size: a
+        mechanism may publish N. Raises InvalidPlan for that, and where the δ would be 1 or more.
 
         The enforcing path converts nothing: both adjacencies of a DP-SGD run have their own proof
         (privacy/composition.py), and their own, smaller, numbers.
