@@ -6,10 +6,13 @@ than it must, and that a check of the noise rejects a right one, happens once in
 """
 
 import json
+import shlex
 import sys
 
 import pytest
 
+from teacher_server.certificates import issue_client, issue_server, make_authority
+from teacher_server.identity import Role
 from tests.privacy.audit.mechanism.patched_service import REUSED, SCALED, SEEDED, audited
 
 SURE = ("--confidence", "0.999999")
@@ -86,6 +89,17 @@ def test_a_command_that_starts_no_service_is_a_mistake_and_no_verdict():
     assert (code, found) == (2, {})
     assert "OSError: 17" in errors
     assert "Traceback" not in errors.split("it said")[0]
+
+
+def test_a_service_with_certificates_is_asked_with_one(tmp_path):
+    authority = make_authority(tmp_path / "ca")
+    issue_server(authority, tmp_path / "server", ["localhost"])
+    issue_client(authority, tmp_path / "auditor", Role.CLIENT, "auditor")
+    words = [sys.executable, "-m", "teacher_server.rehearsal", "--certs", str(tmp_path / "server")]
+    options = ("--server-command", shlex.join(words), "--certs", str(tmp_path / "auditor"))
+    code, found, errors = audited(*SURE, *options, "--trials", "200", "--others", "0")
+    assert code == 0, (found.get("faults"), errors)
+    assert found["samples_asked"] == 2 * 200 * 2
 
 
 @pytest.mark.long
