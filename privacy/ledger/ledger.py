@@ -26,10 +26,11 @@ from privacy.errors import (
 )
 from privacy.key_history import KeyHistory, SigningKey
 from privacy.ledger import backup, creation, lookup, opening, rotation, store
+from privacy.ledger.book import Book
 from privacy.ledger.chain import Entry, entry_line, head_line, header_line
 from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
-from privacy.ledger.group import Book, Finish, Group
+from privacy.ledger.group import Finish, Group
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
 from privacy.ledger.vouching import vouch

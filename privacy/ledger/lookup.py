@@ -34,6 +34,10 @@ class Account:
         """The cap in force."""
         return self.default_cap if self.cap is None else self.cap
 
+    def plus(self, charge: int) -> "Account":
+        """After this charge."""
+        return Account(self.client, self.spent + charge, self.cap, self.default_cap)
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -48,6 +52,10 @@ class Totals:
     def of(cls, state: Row[Any]) -> "Totals":
         """Those in the row of `state`."""
         return cls(state.budget, state.spent, state.draws_budget, state.draws)
+
+    def plus(self, charge: int, draws: int) -> "Totals":
+        """After this charge and these draws."""
+        return Totals(self.budget, self.spent + charge, self.draws_budget, self.draws + draws)
 
     def require(self, account: Account, charge: int, draws: int) -> None:
         """Raises BudgetExhausted naming the limit that does not cover this charge."""

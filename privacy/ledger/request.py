@@ -56,9 +56,10 @@ class Request:
     ) -> "Request":
         """Counts and hashes what the request costs if none of it is stored."""
         keys = [answer.key for answer in pending]
-        # Backwards: of two answers with one key the first is kept, in the order of the first.
-        answers = {answer.key: answer for answer in pending[::-1]}
-        answers = {key: answers[key] for key in dict.fromkeys(keys)}
+        answers = dict(zip(keys, pending, strict=True))
+        if len(answers) < len(keys):
+            # Of two answers with one key the first is kept.
+            answers.update(zip(reversed(keys), reversed(pending), strict=True))
         known = [key for key, answer in answers.items() if answer.stored]
         fresh = Fresh.of(answers)
         return cls(client, request_id, content_digest, teacher_version, keys, answers, known, fresh)

@@ -26,8 +26,9 @@ from privacy.errors import (
     SignatureInvalid,
 )
 from privacy.ledger import lookup, store
+from privacy.ledger.book import Book
 from privacy.ledger.database import Database
-from privacy.ledger.group import Book, Group, Unsure
+from privacy.ledger.group import Group, Unsure
 from privacy.ledger.request import Request
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.vouching import require_newest

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from privacy.ledger import Ledger, PendingAnswer, group, witness
+from privacy.ledger import Ledger, PendingAnswer, additions, witness
 from privacy.ledger.group import Group
 from privacy.ledger.witness import Witness
 
@@ -24,7 +24,7 @@ class Killer:
     def __init__(self, point: str, ledger: Ledger) -> None:
         self.requests = 0
         if point == "among the rows":
-            self._wrap(group, "insert_rows", call=5)
+            self._wrap(additions, "insert_rows", call=5)
         elif point == "after the rows":
             self._wrap(Group, "write", call=2, after=True)
         elif point == "before the commit":
