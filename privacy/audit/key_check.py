@@ -13,12 +13,14 @@ from privacy.receipts import Receipt, SignedHead, verify
 def settle_keys(
     log: Log,
     accounts: Accounts | None,
-    known: Sequence[tuple[str, bytes]],
+    known: Sequence[tuple[str, KeyHistory]],
     findings: Findings,
 ) -> KeyHistory:
-    """The keys to verify with; reports where they are not those that are `known`.
+    """The keys to verify with; reports where the log's are not those that others know.
 
-    known: (where from, raw key) of keys that others hold to be this ledger's.
+    known: (where from, keys) that somebody holds to be this ledger's: the first one trusted, the
+    others followed from there. One that the log does not reach is taken over, so that what it
+    signed can be told from what nobody signed.
     """
     claimed = accounts.keys if accounts else KeyHistory.starting_with(log.ledger_id, log.public_key)
     try:
@@ -30,16 +32,52 @@ def settle_keys(
             f"entry {error.entry} hands over to a signing key that the one before it did not "
             "endorse: whoever wrote it did not hold the ledger's key",
         )
-    strange = [(source, key) for source, key in known if key not in claimed]
-    for source, key in strange:
+    last = max((item.entry.number for item in log.recorded), default=-1)
+    foreign = None
+    for source, keys in known:
+        if keys.keys[0].public_key in claimed:
+            claimed = _followed(claimed, keys, source, last, findings)
+            continue
+        foreign = foreign or keys.keys[0].public_key
         findings.add(
             "key",
             None,
             f"the log names the public key {claimed.current.hex()[:16]}…, {source} holds "
-            f"{key.hex()[:16]}…: this is another ledger's log, one signed by somebody else, or "
-            "one that ends before the ledger had that key",
+            f"{keys.keys[0].public_key.hex()[:16]}…: this is another ledger's log, one signed by "
+            "somebody else, or one that ends before the ledger had that key",
         )
-    return KeyHistory.starting_with(log.ledger_id, strange[0][1]) if strange else claimed
+    return KeyHistory.starting_with(log.ledger_id, foreign) if foreign else claimed
+
+
+def _followed(
+    claimed: KeyHistory, keys: KeyHistory, source: str, last: int, findings: Findings
+) -> KeyHistory:
+    """`claimed`, and what `keys` have after it. Reports keys that the log should have and lacks."""
+    try:
+        keys = KeyHistory(claimed.ledger_id, keys.keys).since(keys.keys[0].public_key)
+    except KeyNotEndorsed as error:
+        findings.add("key", error.entry, f"{source}: {error}")
+        return claimed
+    for key in keys.keys[1:]:
+        if key.public_key in claimed:
+            continue
+        name = f"{source}, knows a signing key that was endorsed for entry {key.entry}"
+        if key.entry <= last:
+            findings.add(
+                "forked",
+                key.entry,
+                f"{name}, the log has another entry there: it was rewritten, or forked at or "
+                "before this entry",
+            )
+            return claimed
+        findings.add(
+            "truncated",
+            key.entry,
+            f"the log ends at entry {last}, {name}: the end was cut off, or the ledger was "
+            "restored from an older copy",
+        )
+        claimed = claimed.followed_by(key)
+    return claimed
 
 
 def is_signed(

@@ -49,12 +49,12 @@ class Verification:
         self.evidence = EvidenceCheck(self.log.ledger_id, self.chain, self.keys, self.opening)
 
 
-def verify(log: Log, known: Sequence[tuple[str, bytes]] = ()) -> Verification:
+def verify(log: Log, known: Sequence[tuple[str, KeyHistory]] = ()) -> Verification:
     """Verifies a log against itself: chain, sums, plan, keys, its own signed head.
 
-    known: (where from, raw key) of the keys that the auditor knows to be the ledger's; without any
-    the log's own word is taken, and a log that was rewritten under another key can only be told by
-    receipts.
+    known: (where from, keys) that the auditor knows to be the ledger's: one to trust, and those
+    followed from there. Without any the log's own word is taken, and a log that was rewritten under
+    another key can only be told by receipts.
     """
     findings = Findings()
     for line, why in log.faults:
@@ -76,7 +76,7 @@ def check(
     heads: Sequence[tuple[Path, SignedHead]] = (),
     damaged: Sequence[tuple[Path, str]] = (),
     tables: Sequence[tuple[int | None, str]] = (),
-    known: Sequence[tuple[str, bytes]] = (),
+    known: Sequence[tuple[str, KeyHistory]] = (),
 ) -> LedgerReport:
     """Verifies a log against itself and against all evidence at hand.
 
@@ -96,6 +96,7 @@ def check(
         findings.add("tables", entry, f"{where}: {why}")
     spent = accounts.spent if accounts else 0
     return LedgerReport(
+        source=log.source,
         ledger_id=log.ledger_id,
         keys=verified.keys,
         key_source=known[0][0] if known else "the log itself",

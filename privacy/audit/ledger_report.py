@@ -29,8 +29,12 @@ class ClientReport:
 
 @dataclass(frozen=True)
 class LedgerReport:
-    """Outcome of a verification. Sound when there is no violation."""
+    """Outcome of a verification. Sound when there is no violation.
 
+    source: where the log was read from. key_source: where its key is known from.
+    """
+
+    source: str
     ledger_id: str
     keys: KeyHistory
     key_source: str

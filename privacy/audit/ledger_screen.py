@@ -11,7 +11,7 @@ _MOST_VIOLATIONS = 20
 
 def ledger_text(report: LedgerReport, saved: Path | None = None) -> str:
     """The report of `privacy-audit ledger`. saved: where the log was kept."""
-    lines = [f"ledger       {report.ledger_id}"]
+    lines = [f"ledger       {report.ledger_id}", f"             read from {report.source}"]
     if report.opening is not None:
         plan = report.opening.plan
         promise = plan.promise

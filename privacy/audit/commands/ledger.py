@@ -17,6 +17,7 @@ from privacy.audit.log import Log, folder_faults
 from privacy.audit.sources import read_earlier, read_log, save
 from privacy.audit.wire import Connection
 from privacy.errors import LedgerCorrupt
+from privacy.key_history import KeyHistory
 from privacy.receipts import read_public_key
 
 Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
@@ -88,19 +89,19 @@ def ledger(
 
 def known_keys(
     given: Path | None, evidence: list[Evidence], earlier: Log | None = None
-) -> list[tuple[str, bytes]]:
+) -> list[tuple[str, KeyHistory]]:
     """Where from and which: the key that was given by hand, or else those that students pinned
     and the one that an earlier visit went by."""
     if given is not None:
-        return [(str(given), read_public_key(given))]
+        return [(str(given), KeyHistory.starting_with("", read_public_key(given)))]
     known = [
-        (f"{file}, where a student pinned it", key.public_key)
+        (f"{file}, where a student pinned it", pinned)
         for source in evidence
         for file, pinned in source.pins
-        for key in pinned
     ]
     if earlier is not None:
-        known.append((f"{earlier.source}, the log of an earlier visit", earlier.public_key))
+        keys = KeyHistory.starting_with(earlier.ledger_id, earlier.public_key)
+        known.append((f"{earlier.source}, the log of an earlier visit", keys))
     return known
 
 

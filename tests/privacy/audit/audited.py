@@ -10,6 +10,7 @@ from privacy.audit.ledger_check import LedgerReport, check
 from privacy.audit.log import parse_log
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
+from privacy.key_history import KeyHistory
 from privacy.ledger import Ledger, PendingAnswer
 from privacy.ledger.chain import Entry
 from privacy.ledger.keys import LedgerKeys
@@ -87,6 +88,12 @@ class Case:
             done[-1].spent_after,
         )
         return [*lines, dump({"head": sign(head, signer.signing).to_json()})]
+
+
+def known(*keys: LedgerKeys | bytes) -> list[tuple[str, KeyHistory]]:
+    """Keys that an auditor was given, each by itself."""
+    raw = [key if isinstance(key, bytes) else key.public for key in keys]
+    return [("given", KeyHistory.starting_with("", key)) for key in raw]
 
 
 def dump(value: Any) -> bytes:

@@ -17,7 +17,7 @@ from privacy.ledger import Ledger, PendingAnswer
 from privacy.ledger.chain import Entry, entry_line, head_line
 from privacy.ledger.keys import LedgerKeys
 from privacy.receipts import Receipt, SignedHead, sign, sign_together
-from tests.privacy.audit.audited import Case, dump
+from tests.privacy.audit.audited import Case, dump, known
 
 Evidence = dict[str, Any]
 Falsified = tuple[list[bytes], Evidence]
@@ -172,7 +172,7 @@ def _under_another_key(case: Case, _: Path) -> Falsified:
     lines = case.rewritten(mine, signer=stranger)
     lines[0] = lines[0].replace(case.keys.public.hex().encode(), stranger.public.hex().encode())
     assert case.check(lines).sound
-    return lines, {"known": [("given", case.keys.public)]}
+    return lines, {"known": known(case.keys)}
 
 
 def _under_another_key_against_receipts(case: Case, folder: Path) -> Falsified:

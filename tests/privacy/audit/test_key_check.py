@@ -20,7 +20,7 @@ from privacy.ledger import Ledger, PendingAnswer
 from privacy.ledger.chain import head_line
 from privacy.ledger.keys import LedgerKeys
 from privacy.receipts import sign
-from tests.privacy.audit.audited import Case
+from tests.privacy.audit.audited import Case, known
 from tests.privacy.audit.found import found
 
 
@@ -61,8 +61,8 @@ def keys(rotated) -> list[LedgerKeys]:
 
 def test_each_receipt_and_head_by_the_key_of_its_entry(case, keys) -> None:
     heads = [(Path("kept"), head) for head in case.heads]
-    for known in ([], [keys[0]], [keys[1]], keys):
-        report = case.with_receipts(heads=heads, known=[("given", item.public) for item in known])
+    for some in ([], [keys[0]], [keys[1]], keys):
+        report = case.with_receipts(heads=heads, known=known(*some))
         assert report.violations == ()
     history = [(key.public_key, key.entry) for key in report.keys]
     assert history == [(keys[0].public, 0), (keys[1].public, 2), (keys[2].public, 4)]
@@ -101,8 +101,7 @@ def test_a_key_that_the_one_before_did_not_endorse(case, keys) -> None:
     lines = handed_over(case, thief, endorse(keys[0].signing, ledger_id, 2, thief.public))
     assert case.check(lines).sound
     found(case.with_receipts(lines), "receipt", 3, "no valid signature")
-    known = [("pinned", keys[1].public)]
-    found(case.check(lines, known=known), "key", None, "signed by somebody else")
+    found(case.check(lines, known=known(keys[1])), "key", None, "signed by somebody else")
 
 
 def test_a_key_that_was_rotated_out_signs_for_nothing_later(case, keys) -> None:
@@ -131,8 +130,29 @@ def test_a_log_of_before_the_rotation_is_told_by_what_came_after(case, keys) -> 
     old = [*case.lines[:3], head_line(case.heads[0])]
     assert case.check(old).sound
     found(case.with_receipts(old), "receipt", 3, "ends before the ledger had the key")
-    known = [("service.json", keys[2].public)]
-    found(case.check(old, known=known), "key", None, "ends before the ledger had that key")
+    later = case.check(old, known=known(keys[2]))
+    found(later, "key", None, "ends before the ledger had that key")
+
+
+def test_a_student_that_followed_the_keys_tells_a_log_that_does_not_have_them(case, keys) -> None:
+    pinned = [("service.json", case.check().keys)]
+    assert case.with_receipts(known=pinned).sound
+    old = [*case.lines[:3], head_line(case.heads[0])]
+    report = case.with_receipts(old, known=pinned)
+    found(report, "truncated", 2, "the log ends at entry 1, service.json, knows a signing key")
+    # With the pin's keys, receipts of after the log's end are no mere bad signatures.
+    found(report, "truncated", 3, "the receipt of client 'bob' in r2.json names entry 3")
+    assert {item.kind for item in report.violations} == {"truncated"}
+
+    def never_rotated(entries):
+        return [entry for entry in entries if entry.kind != "key"]
+
+    lines = case.rewritten(never_rotated, signer=keys[0])
+    assert case.check(lines).sound
+    found(case.check(lines, known=pinned), "forked", 2, "endorsed for entry 2")
+    untrue = [replace(key, endorsement=bytes(64)) for key in pinned[0][1]]
+    forged = [("service.json", replace(pinned[0][1], keys=tuple(untrue)))]
+    found(case.check(known=forged), "key", 2, "service.json: the key")
 
 
 def test_the_screen_has_the_history(case, keys, run) -> None:

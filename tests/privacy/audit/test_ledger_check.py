@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from privacy.budget import spent_epsilon
+from tests.privacy.audit.audited import known
 from tests.privacy.audit.found import found
 
 
 def test_an_honest_log_verifies_with_all_evidence(original) -> None:
     heads = [(Path("head"), head) for head in original.heads]
-    report = original.with_receipts(heads=heads, known=[("given", original.keys.public)])
+    report = original.with_receipts(heads=heads, known=known(original.keys))
     assert report.violations == ()
     assert (report.entries, report.receipts, report.heads) == (8, 5, 5)
     assert (report.spent, report.draws, report.training_used) == (600_000, 60, 1)
