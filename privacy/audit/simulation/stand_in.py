@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ktan.data import Dataset, DataSource, Split, SplitRecipe, split
+from privacy.audit.layout import counted
 from privacy.audit.simulation.options import SimulationOptions
 from privacy.errors import InvalidPlan
 
@@ -33,7 +34,8 @@ class StandIn:
     @property
     def sentence(self) -> str:
         """For a screen."""
-        done = f"k = {self.teachers}: {self.trained} teachers on {self.shard:.4g} public units each"
+        trained = counted(self.trained, "teacher")
+        done = f"k = {self.teachers}: {trained} on {self.shard:.4g} public units each"
         if self.trained == self.teachers:
             return done
         return f"{done}; their answers stand for all {self.teachers}, the noise is that of all"
@@ -60,7 +62,7 @@ def stand_in(
 
     units: N; as many as the public set can spare when None.
     Raises InvalidPlan where a shard would hold less than one unit, or the public set has no room
-    for two shards; UserError where it is too small for the other parts.
+    for two shards (one, of a single teacher); UserError where it is too small for the other parts.
     """
     recipe = SplitRecipe(
         seed=options.split_seed,
@@ -81,11 +83,12 @@ def stand_in(
         )
     # Whole shards of N/k units, in integers.
     fitting = min(teachers, room * teachers // private)
-    if fitting < min(2, teachers):
+    fewest = min(2, teachers)
+    if fitting < fewest:
         raise InvalidPlan(
-            f"{dataset.name} has {room} public units to train on, and two shards of {private} "
-            f"private units over {teachers} teachers need {2 * private // teachers}; raise "
-            "--teachers or --size, or take a larger public set"
+            f"{dataset.name} has {room} public units to train on, and {fewest} of {teachers} "
+            f"shards of {private} private units need {-(-fewest * private // teachers)}; raise "
+            "--teachers or --size, lower --records, or take a larger public set"
         )
     trained = fitting if options.trained is None else min(fitting, options.trained)
     if trained < 1:

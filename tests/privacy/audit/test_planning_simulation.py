@@ -125,7 +125,8 @@ def test_shards_have_the_size_of_the_private_ones() -> None:
     [
         (501, None, "501 units at least, but there are 500 public units to train on"),
         (50, 40, "40 private ones"),
-        (2, 1000, "500 public units to train on, and two shards"),
+        (4, 2000, "500 public units to train on, and 2 of 4 shards of 2000 .* need 1000"),
+        (1, 1001, "1 of 1 shards of 1001 private units need 1001"),
     ],
 )
 def test_too_few_units_are_named_before_anything_is_trained(teachers, units, message) -> None:
