@@ -1,8 +1,10 @@
 """One-run audit of a DP-SGD teacher with canaries (Steinke, Nasr & Jagielski 2023).
 
 The canaries are mislabelled benchmark digits, each put in by a fair coin before the service's own
-training makes one teacher. Scores come from the teacher's free answers. The control is a teacher
-whose card says the same, and whose noise generator is broken on purpose.
+training makes one teacher. One that is left out keeps its place without its label, which has no
+gradient: so the public number of records, by which DP-SGD divides, tells nothing of the coins.
+Scores come from the teacher's free answers. The control is a teacher whose card says the same, and
+whose noise generator is broken on purpose.
 """
 
 from __future__ import annotations
@@ -111,10 +113,10 @@ def one_teacher(
     images, true = dataset.samples[:canaries], dataset.labels[:canaries].numpy()
     wrong = torch.from_numpy((true + draw.integers(1, 10, canaries)) % 10)
     included = np.random.default_rng().random(canaries) < 0.5
-    inside = torch.from_numpy(np.flatnonzero(included))
+    told = torch.where(torch.from_numpy(included), wrong, -1)
     honest = slice(canaries, canaries + honest_records)
-    samples = torch.cat([images[inside], dataset.samples[honest]])
-    labels = torch.cat([wrong[inside], dataset.labels[honest]])
+    samples = torch.cat([images, dataset.samples[honest]])
+    labels = torch.cat([told, dataset.labels[honest]])
     private = Dataset(
         name="canaries",
         classes=dataset.classes,
