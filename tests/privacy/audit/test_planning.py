@@ -1,7 +1,6 @@
 """The planner: its numbers are the service's, its verdicts are plain."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -139,12 +138,6 @@ def test_dp_sgd_with_a_huge_network_and_few_records_is_useless() -> None:
     )
     assert result.verdict.startswith("useless, because")
     assert not result.useful
-
-
-def test_it_answers_in_five_seconds() -> None:
-    started = time.perf_counter()
-    demonstration(queries=5000, taps=(TapProposal("logits", "logits", 1000),))
-    assert time.perf_counter() - started < 5.0
 
 
 @pytest.mark.parametrize(
