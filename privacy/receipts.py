@@ -46,7 +46,8 @@ class Receipt:
     client, request_id: whose request; client "" is the custodian (a training run).
     charge, draws: what this request added, in units of μ²·2⁴⁰ and in noise draws.
     spent, budget: of all clients together after this entry, in the same units.
-    epsilon_spent: ε at the promise's δ of everything spent so far; an upper bound.
+    epsilon_spent: ε at the promise's δ of everything spent when the receipt was made durable, at
+    least `spent`; an upper bound.
     signature: Ed25519, 64 bytes, of the root that `path` leads to.
     path: from this receipt to the root of those that were made durable with it; None: the
     signature is of this receipt alone.

@@ -39,6 +39,7 @@ class Additions:
         self._answers: list[tuple[bytes, int, int, bytes]] = []
         self._requests: list[tuple[Any, ...]] = []
         self._training: list[tuple[int, int]] = []
+        self._asked: list[tuple[Entry, bytes]] = []
 
     @property
     def empty(self) -> bool:
@@ -95,30 +96,15 @@ class Additions:
         self._training.append((place, entry.number))
 
     def add_request(
-        self, book: Book, entry: Entry, content_digest: bytes, keys: Sequence[bytes], new: int
+        self, entry: Entry, content_digest: bytes, keys: Sequence[bytes], new: int
     ) -> int:
         """The request of the last entry, so that it is never charged again; the place of its
         receipt among `receipts`."""
-        plan = book.opening.plan
-        self.receipts.append(
-            Receipt(
-                book.opening.ledger_id,
-                entry.number,
-                self._hash,
-                entry.client,
-                entry.request_id,
-                entry.charge,
-                entry.draws,
-                entry.spent_after,
-                plan.answer_units,
-                spent_epsilon(plan, entry.spent_after),
-                book.promise,
-            )
-        )
+        self._asked.append((entry, self._hash))
         self._requests.append(
             (entry.client, entry.request_id, content_digest, entry.number, b"".join(keys), new)
         )
-        return len(self.receipts) - 1
+        return len(self._asked) - 1
 
     def write(self, book: Book, accounts: Sequence[Account], *, sure: bool) -> SignedHead:
         """Signs and writes everything, and the lines of these clients; the head after it.
@@ -129,8 +115,7 @@ class Additions:
         spent, draws = self.totals.spent, self.totals.draws
         signing = book.keys.signing
         head = sign(SignedHead(book.opening.ledger_id, self._number, self._hash, spent), signing)
-        if self.receipts:
-            self.receipts = sign_together(self.receipts, signing)
+        self.receipts = self._signed_receipts(book)
         requests = [
             (*row, receipt.to_json_bytes())
             for row, receipt in zip(self._requests, self.receipts, strict=True)
@@ -167,3 +152,27 @@ class Additions:
         if debited.rowcount != 1:
             raise LedgerCorrupt("the ledger's state changed under its writer")
         return head
+
+    def _signed_receipts(self, book: Book) -> list[Receipt]:
+        if not self._asked:
+            return []
+        plan = book.opening.plan
+        # After the whole group: when these receipts are sent, that much is spent.
+        epsilon = spent_epsilon(plan, self.totals.spent)
+        unsigned = [
+            Receipt(
+                book.opening.ledger_id,
+                entry.number,
+                digest,
+                entry.client,
+                entry.request_id,
+                entry.charge,
+                entry.draws,
+                entry.spent_after,
+                plan.answer_units,
+                epsilon,
+                book.promise,
+            )
+            for entry, digest in self._asked
+        ]
+        return sign_together(unsigned, book.keys.signing)

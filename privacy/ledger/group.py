@@ -182,7 +182,7 @@ class Group:
         self, entry: Entry, content_digest: bytes, keys: Sequence[bytes], new: int
     ) -> Finish:
         additions, payloads = self._additions, self._payloads
-        place = additions.add_request(self.book, entry, content_digest, keys, new)
+        place = additions.add_request(entry, content_digest, keys, new)
 
         def finish() -> Settlement:
             answers = [payloads[key] for key in keys]

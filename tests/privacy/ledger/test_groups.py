@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from privacy.budget import spent_epsilon
 from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
 from privacy.ledger import lookup, writer
 from privacy.ledger.chain import entry_hash
@@ -34,6 +35,9 @@ def test_who_comes_during_a_commit_shares_the_next_one(ledger, place, gathering,
     assert [receipt.entry for receipt in receipts] == [1, 2, 3, 4, 5, 6]
     assert [receipt.spent for receipt in receipts] == [100, 200, 300, 400, 500, 600]
     assert len({receipt.signature for receipt in receipts[1:]}) == 1
+    # ε of all that was spent when the receipts were made.
+    spent = [spent_epsilon(ledger.plan, receipts[place].spent) for place in (0, 5)]
+    assert [receipt.epsilon_spent for receipt in receipts] == [spent[0], *[spent[1]] * 5]
     for receipt in receipts:
         verify(receipt, ledger.public_key)
         assert ledger.find(receipt.client, receipt.request_id, b"c" * 32).receipt == receipt
