@@ -14,6 +14,8 @@ from privacy.ledger.store import WRITING
 DATABASE: Final = "ledger.sqlite"
 LOCK: Final = "ledger.lock"
 _BUSY_MILLISECONDS: Final = 30_000
+_CACHE_KIBIBYTES: Final = 64 * 1024
+_CHECKPOINT_PAGES: Final = 16 * 1024
 
 
 class WriterLock:
@@ -52,6 +54,10 @@ def writable_engine(database: Path) -> Engine:
             "journal_mode = WAL",
             "synchronous = FULL",
             "foreign_keys = ON",
+            # Keys of answers are random: a group touches pages all over their index. They stay in
+            # memory, and go back into the database in larger portions than one group.
+            f"cache_size = -{_CACHE_KIBIBYTES}",
+            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
         ):
             connection.execute(f"PRAGMA {setting}")
 
