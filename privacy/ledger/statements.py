@@ -36,7 +36,7 @@ REQUEST: Final = select(requests).where(
     requests.c.request_id == bindparam("id"),
 )
 
-_CHUNKS: Final = (64, 8, 1)
+_CHUNKS: Final = (64, 32, 16, 8, 4, 2, 1)
 """Rows per statement: few statements for many rows, and few different ones to prepare."""
 
 
