@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -155,9 +156,9 @@ class AuditService(teacher_pb2_grpc.AuditServiceServicer):
     async def ListEntries(
         self, request: teacher_pb2.ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[teacher_pb2.ListEntriesResponse]:
-        lines = await asyncio.to_thread(self._ledger.export_lines, request.first)
-        for start in range(0, len(lines), _LINES_PER_MESSAGE):
-            yield teacher_pb2.ListEntriesResponse(lines=lines[start : start + _LINES_PER_MESSAGE])
+        lines = await asyncio.to_thread(self._ledger.log_lines, request.first)
+        while some := await asyncio.to_thread(lambda: list(islice(lines, _LINES_PER_MESSAGE))):
+            yield teacher_pb2.ListEntriesResponse(lines=some)
 
 
 def checked_request_id(text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from privacy import canonical_json
@@ -27,9 +27,10 @@ from privacy.errors import (
 from privacy.key_history import KeyHistory, SigningKey
 from privacy.ledger import backup, creation, lookup, opening, rotation, store
 from privacy.ledger.book import Book
-from privacy.ledger.chain import Entry, entry_line, head_line, header_line
+from privacy.ledger.chain import Entry
 from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
+from privacy.ledger.export import log_lines
 from privacy.ledger.group import Finish, Group
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
@@ -388,20 +389,16 @@ class Ledger:
                     return
                 yield Entry.from_json(canonical_json.decode(body))
 
-    def export_lines(self, first: int = 0) -> list[bytes]:
+    def log_lines(self, first: int = 0) -> Iterator[bytes]:
         """The public log as canonical JSON lines: header, entries from `first` on, signed head."""
         with self._engine.connect() as connection:
-            head = SignedHead.from_json_bytes(connection.scalars(select(store.state.c.head)).one())
-            lines = [
-                entry_line(body, digest)
-                for _, digest, body in store.read_entries(connection, first)
-            ]
+            head = SignedHead.from_json_bytes(lookup.read_state(connection).head)
         self._writer.wait_until_witnessed(head.entry)
-        return [header_line(self.ledger_id, self._opening.public_key), *lines, head_line(head)]
+        return log_lines(self._engine, self._opening, head, first)
 
     def export(self, path: Path) -> None:
         """Writes the public log to a file, for `privacy-audit ledger`."""
-        replace_durably(path, b"".join(line + b"\n" for line in self.export_lines()))
+        replace_durably(path, b"".join(line + b"\n" for line in self.log_lines()))
 
     def back_up(self, target: Path) -> SignedHead:
         """Copies the whole ledger to a new folder, while it goes on; returns the copy's head.

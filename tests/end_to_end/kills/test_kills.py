@@ -71,7 +71,7 @@ def verify(folder: Path, heard: Heard) -> None:
     assert all(len(found) == 1 for found in heard.receipts.values()), "a request got two receipts"
     with Ledger.open(folder / "ledger", witness=folder / "ledger.witness.json") as ledger:
         assert ledger.rolled_back is None
-        log = parse_log("the ledger", ledger.export_lines())
+        log = parse_log("the ledger", list(ledger.log_lines()))
         # Every request was repeated until it was answered: each sample is charged exactly once.
         assert ledger.budget().spent == CHARGE * len(heard.answers)
         requests = [entry.request_id for entry in ledger.entries(1)]

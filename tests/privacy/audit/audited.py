@@ -126,6 +126,6 @@ def audited(place: Path) -> Case:
         ask("alice", "r3", "a")
         ask("alice", "r4", "d", "e")
         ask("bob", "r5", "f")
-        lines = ledger.export_lines()
+        lines = list(ledger.log_lines())
     assert ledger.head().entry == LAST
     return Case(folder, witness, lines, receipts, heads)

@@ -45,7 +45,7 @@ def rotated(tmp_path_factory) -> tuple[Case, list[LedgerKeys]]:
         ask("bob", "r2")
         ledger.rotate_key()
         ask("alice", "r3")
-        case.lines = ledger.export_lines()
+        case.lines = list(ledger.log_lines())
     return case, keys
 
 

@@ -47,7 +47,7 @@ def test_an_auditor_verifies_and_keeps_what_came(run, service, first, tmp_path) 
     assert (code, err) == (0, "")
     assert "VERIFIED" in out
     assert f"saved to {saved}" in out
-    assert saved.read_bytes().splitlines() == service.ledger.export_lines()
+    assert saved.read_bytes().splitlines() == list(service.ledger.log_lines())
     # What was saved is a log, and a head, like any other.
     code, out, _ = run("ledger", saved, "--head", saved)
     assert code == 0
@@ -74,7 +74,7 @@ def test_the_next_visit_asks_for_newer_entries_only(
     # Header, the last known entry once more, what is new, and the head.
     assert asked == [(2, 3 + last - 2)]
     assert "1 head kept elsewhere" in out
-    assert saved.read_bytes().splitlines() == service.ledger.export_lines()
+    assert saved.read_bytes().splitlines() == list(service.ledger.log_lines())
 
 
 def test_a_service_that_went_another_way_is_told_from_the_last_visit(

@@ -110,7 +110,7 @@ def test_everything_that_belongs_to_the_ledger_is_in_it_and_nothing_else(
         assert stat.S_IMODE(target.stat().st_mode) == 0o700
         assert [path.name for path in target.parent.iterdir()] == ["monday"]
         with Ledger.open(target, witness=place.witness, read_only=True) as copy:
-            assert copy.export_lines() == ledger.export_lines()
+            assert list(copy.log_lines()) == list(ledger.log_lines())
 
 
 def test_a_backup_never_replaces_anything(ledger, target) -> None:
@@ -140,7 +140,7 @@ def test_a_ledger_moves_to_postgresql_and_back(
 ) -> None:
     with place.create(plan) as ledger:
         asker.settle(ledger, "r1", "a", "b")
-        lines = ledger.export_lines()
+        lines = list(ledger.log_lines())
     other = target.with_name("moved")
     if place.database_url is not None:
         # Its schema is in this database already: it cannot be copied over itself.
@@ -155,7 +155,7 @@ def test_a_ledger_moves_to_postgresql_and_back(
     assert not (target / "ledger.sqlite").exists()
     with Ledger.open(target, witness=place.witness) as moved:
         assert moved.rolled_back is None
-        assert moved.export_lines() == lines
+        assert list(moved.log_lines()) == lines
         asker.settle(moved, "r2", "c")
     assert faults(target) == []
     back_up(target, other)

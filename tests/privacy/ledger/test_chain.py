@@ -43,7 +43,7 @@ def test_an_export_can_be_verified_from_the_documentation_alone(ledger, asker, t
 def test_an_export_may_begin_later(ledger, asker) -> None:
     for number in range(3):
         asker.settle(ledger, f"r{number}", f"s{number}")
-    whole, rest = ledger.export_lines(), ledger.export_lines(2)
+    whole, rest = list(ledger.log_lines()), list(ledger.log_lines(2))
     assert len(whole) == 6
     assert rest == [whole[0], *whole[3:]]
 
@@ -51,7 +51,7 @@ def test_an_export_may_begin_later(ledger, asker) -> None:
 def test_the_log_holds_nothing_of_samples_or_answers(ledger, asker) -> None:
     key = asker.pending(ledger, "a").key
     asker.settle(ledger, "r1", "a", payload=b"the noisy answer")
-    log = b"".join(ledger.export_lines())
+    log = b"".join(list(ledger.log_lines()))
     for secret in (b"the noisy answer", b"the noisy answer".hex().encode(), key.hex().encode()):
         assert secret not in log
 

@@ -70,7 +70,7 @@ def verify(place, killed: Killed, earlier: list[Receipt]) -> None:
         samples = {int(name[1:]) for name in requests}
         asked = samples | {number - 1 for number in samples}
         assert ledger.budget().spent == 100 * len(asked)
-        log = parse_log(place.folder, ledger.export_lines())
+        log = parse_log(place.folder, list(ledger.log_lines()))
     receipts = [(place.folder, receipt) for receipt in [*earlier, *killed.receipts]]
     report = check(log, receipts=receipts, tables=folder_faults(place.folder, log))
     assert report.violations == ()

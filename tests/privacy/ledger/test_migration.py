@@ -48,17 +48,22 @@ class OldLedger:
         connection.close()
 
 
-@pytest.fixture
-def old(place) -> OldLedger:
-    place.folder.mkdir(parents=True)
-    place.witness.parent.mkdir()
-    place.witness.write_text(OLD["witness"])
+def unpack(folder: Path, witness: Path) -> OldLedger:
+    """The ledger of version 1, as its program left it."""
+    folder.mkdir(parents=True)
+    witness.parent.mkdir()
+    witness.write_text(OLD["witness"])
     signing = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(OLD["signing_key"]))
-    LedgerKeys(signing, bytes.fromhex(OLD["secret"])).write(place.folder)
-    connection = sqlite3.connect(place.folder / "ledger.sqlite")
+    LedgerKeys(signing, bytes.fromhex(OLD["secret"])).write(folder)
+    connection = sqlite3.connect(folder / "ledger.sqlite")
     connection.executescript("\n".join(OLD["sql"]))
     connection.close()
-    return OldLedger(place.folder, place.witness)
+    return OldLedger(folder, witness)
+
+
+@pytest.fixture
+def old(place) -> OldLedger:
+    return unpack(place.folder, place.witness)
 
 
 def test_an_older_ledger_names_the_command_and_is_not_changed(old) -> None:
@@ -92,7 +97,7 @@ def test_old_receipts_and_the_old_log_verify_beside_the_new_ones(old, asker) -> 
     receipts = [Receipt.from_json_bytes(receipt.encode()) for receipt in OLD["receipts"]]
     with old.open() as ledger:
         receipts.append(asker.settle(ledger, "r2", "d").receipt)
-        lines = ledger.export_lines()
+        lines = list(ledger.log_lines())
         assert ledger.public_key == bytes.fromhex(OLD["public_key"])
     assert len(receipts) == 4
     for receipt in receipts:

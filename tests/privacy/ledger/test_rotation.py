@@ -1,11 +1,14 @@
 """A ledger is handed over to a new signing key: whole or not at all, endorsed, and for good."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privacy.audit.ledger_check import check
+from privacy.audit.log import parse_log
 from privacy.errors import (
     LedgerCorrupt,
     LedgerFault,
@@ -14,10 +17,10 @@ from privacy.errors import (
     LedgerRolledBack,
     SignatureInvalid,
 )
-from privacy.key_history import endorse
+from privacy.key_history import KeyHistory, endorse
 from privacy.ledger import group, rotation
 from privacy.ledger.keys import LedgerKeys
-from privacy.receipts import read_public_key, verify
+from privacy.receipts import Receipt, read_public_key, verify
 
 
 def files(folder: Path) -> set[str]:
@@ -201,3 +204,30 @@ def test_a_replica_may_rotate_after_others_wrote(place, plan, asker) -> None:
         key = first.rotate_key()
         assert key.entry == 3
         assert asker.settle(first, "r3", "c").receipt.entry == 4
+
+
+def test_rotations_amid_many_callers(place, plan, asker) -> None:
+    """Groups never straddle a handover: each receipt is by the key of its entry."""
+    with place.create(plan) as ledger:
+        first = ledger.public_key
+
+        def ask(number: int) -> Receipt:
+            return asker.settle(ledger, f"r{number}", f"sample {number}").receipt
+
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(ask, number) for number in range(60)]
+            handed = [pool.submit(ledger.rotate_key) for _ in range(3)]
+            asked += [pool.submit(ask, number) for number in range(60, 120)]
+            receipts = [future.result() for future in asked]
+            keys = sorted((future.result() for future in handed), key=lambda key: key.entry)
+        history = ledger.key_history
+        assert list(history)[1:] == keys
+        for receipt in receipts:
+            verify(receipt, history.at(receipt.entry))
+        assert check(
+            parse_log("log", list(ledger.log_lines())),
+            receipts=[(Path("held"), receipt) for receipt in receipts],
+            known=[("given", KeyHistory.starting_with(ledger.ledger_id, first))],
+        ).sound
+    with place.open() as ledger:
+        assert ledger.budget().spent == 120 * 100

@@ -111,10 +111,10 @@ def test_the_budget_is_spent_to_the_last_unit_and_never_beyond(small_ledger, ask
 def test_a_refusal_leaves_nothing_behind(small_ledger, asker) -> None:
     with small_ledger(units=250) as ledger:
         asker.settle(ledger, "r1", "a")
-        before = (ledger.head(), ledger.budget("alice"), ledger.export_lines())
+        before = (ledger.head(), ledger.budget("alice"), list(ledger.log_lines()))
         with pytest.raises(BudgetExhausted):
             asker.settle(ledger, "r2", "b", "c")
-        assert (ledger.head(), ledger.budget("alice"), ledger.export_lines()) == before
+        assert (ledger.head(), ledger.budget("alice"), list(ledger.log_lines())) == before
         assert ledger.find("alice", "r2", asker.content) is None
         assert ledger.stored([asker.pending(ledger, name).key for name in "bc"]) == {}
         # The id of a refused request was not used up: a smaller one may take it.
