@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError
 
 from privacy.budget import BudgetPlan, verify_plan
-from privacy.errors import InvalidPlan, LedgerExists
+from privacy.errors import InvalidPlan, LedgerError, LedgerExists
 from privacy.ledger import store
 from privacy.ledger.accounts import Opening
 from privacy.ledger.binding import bind, binding_path, require_unbound
@@ -49,7 +50,8 @@ def create(
     point there is either no ledger, or a whole one. (What a crash may leave beside it, a schema in
     the PostgreSQL database or a witness, belongs to no ledger and holds no answer.) Raises
     LedgerExists when folder, witness or data already have a ledger, InvalidPlan when the plan
-    promises more than it keeps, LedgerMismatch or LedgerUnreachable for the database.
+    promises more than it keeps, LedgerMismatch, LedgerUnreachable or LedgerError for the
+    database.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LedgerExists(
@@ -151,6 +153,8 @@ def _write_tables(database: Database, opening: Opening, keys: LedgerKeys) -> Sig
             connection.execute(
                 insert(store.entries).values(number=0, hash=head.entry_hash, body=entry.canonical())
             )
+    except DBAPIError as error:
+        raise LedgerError(f"{database} could not be written ({error.orig})") from error
     finally:
         engine.dispose()
     return head

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import DBAPIError
 
-from privacy.errors import LedgerCorrupt, LedgerMismatch
+from privacy.errors import LedgerError, LedgerMismatch
 from privacy.ledger import opening, sqlite, store
 from privacy.ledger.database import Database
 from privacy.ledger.durable import sync_folder
@@ -39,7 +39,7 @@ def migrate(folder: Path) -> Migrated:
     a ledger that does not hold keeps its old version.
 
     Raises LedgerMissing, LedgerInUse when another process writes it, LedgerMismatch for a newer
-    version or foreign keys, LedgerCorrupt.
+    version or foreign keys, LedgerCorrupt, LedgerError or OSError when there is no room.
     """
     database = Database.of(folder)
     database.require()
@@ -48,7 +48,7 @@ def migrate(folder: Path) -> Migrated:
     try:
         return _migrate(folder, database, engine)
     except DBAPIError as error:
-        raise LedgerCorrupt(f"{database} cannot be migrated ({error.orig})") from error
+        raise LedgerError(f"{database} could not be migrated ({error.orig})") from error
     finally:
         engine.dispose()
         if lock is not None:
@@ -78,15 +78,20 @@ def _keep(folder: Path, version: int) -> Path:
     kept = folder / f"{sqlite.DATABASE}.version-{version}"
     temporary = folder / f".{kept.name}.tmp"
     temporary.unlink(missing_ok=True)
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with (
-        closing(sqlite3.connect(folder / sqlite.DATABASE)) as source,
-        closing(sqlite3.connect(temporary)) as target,
-    ):
-        source.backup(target)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, kept)
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with (
+            closing(sqlite3.connect(folder / sqlite.DATABASE)) as source,
+            closing(sqlite3.connect(temporary)) as target,
+        ):
+            source.backup(target)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, kept)
+    except sqlite3.Error as error:
+        raise LedgerError(f"the tables could not be copied to {kept} ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(folder)
     return kept
 

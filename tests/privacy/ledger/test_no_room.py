@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,13 @@ from sqlalchemy.exc import DBAPIError
 
 from privacy.audit.ledger_check import check
 from privacy.audit.log import folder_faults, folder_lines, parse_log
-from privacy.errors import LedgerFault
+from privacy.errors import LedgerError, LedgerFault
 from privacy.ledger import Ledger
 from privacy.ledger.database import Database
+from privacy.ledger.migration import migrate
 from privacy.ledger.postgresql import PostgresSchema
 from privacy.receipts import Receipt
+from tests.privacy.ledger.test_migration import unpack
 
 ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 ON_POSTGRESQL = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
@@ -51,18 +53,22 @@ def disk() -> Iterator[Path]:
     folder.rmdir()
 
 
-def fill(disk: Path) -> None:
-    """Takes every byte that is left."""
+@contextmanager
+def filled(disk: Path, room: int = 0) -> Iterator[None]:
+    """Takes every byte of the disk but `room`, and gives them back at the end."""
     file = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
     try:
         for size in (2**16, 2**9, 1):
             with suppress(OSError):
                 while os.write(file, bytes(size)):
                     pass
+        with pytest.raises(OSError, match="No space left"):
+            os.write(file, b"x")
+        os.truncate(file, os.fstat(file).st_size - room)
+        yield
     finally:
         os.close(file)
-    with pytest.raises(OSError, match="No space left"):
-        (disk / "more").write_bytes(b"x")
+        (disk / "filler").unlink()
 
 
 class Outcome:
@@ -162,8 +168,7 @@ def test_a_full_tablespace_refuses_and_charges_nothing(place, plan, asker, disk)
 @ON_SQLITE
 def test_the_witness_needs_no_more_room_than_it_took_at_first(place, plan, asker, disk) -> None:
     place.witness = disk / "head.json"
-    with place.create(plan) as ledger:
-        fill(disk)
+    with place.create(plan) as ledger, filled(disk):
         for number in range(3):
             asker.settle(ledger, f"r{number}", f"s{number}")
     with place.open() as again:
@@ -205,3 +210,40 @@ def test_a_server_that_lost_its_schema_releases_nothing(ledger, place, asker) ->
     schema.drop()
     with pytest.raises(LedgerFault):
         asker.settle(ledger, "r1", "a")
+
+
+def test_a_backup_that_finds_no_room_leaves_nothing(ledger, place, asker, disk) -> None:
+    for number in range(4):
+        asker.settle(ledger, f"r{number}", f"s{number}", payload=os.urandom(2**20))
+    with pytest.raises((LedgerError, OSError)):
+        ledger.back_up(disk / "backup")
+    assert [path.name for path in disk.iterdir()] == ["ballast"]
+    asker.settle(ledger, "r9", "s9")
+    assert ledger.back_up(place.folder.with_name("backup")) == ledger.head()
+
+
+@pytest.mark.parametrize("room", [0, 50_000, 110_000])
+def test_a_migration_that_finds_no_room_leaves_the_ledger_as_it_was(disk, tmp_path, room) -> None:
+    """None at all, too little for the copy of the tables, enough for the copy alone."""
+    old = unpack(disk / "ledger", tmp_path / "elsewhere" / "head.json")
+    before = {path.name for path in old.folder.iterdir()}
+    with filled(disk, room), pytest.raises((LedgerError, OSError)):
+        migrate(old.folder)
+    assert old.version() == 1
+    left = {path.name for path in old.folder.iterdir()} - before
+    assert left <= {"ledger.lock", *(["ledger.sqlite.version-1"] if room > 100_000 else [])}
+    migrate(old.folder)
+    with old.open() as ledger:
+        assert ledger.budget().spent == 300
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("room", [0, 30_000])
+def test_a_ledger_that_finds_no_room_is_not_made(place, plan, disk, room) -> None:
+    """None at all, and enough for the keys but not for the tables."""
+    place.folder = disk / "ledger"
+    with filled(disk, room), pytest.raises((LedgerError, OSError)):
+        place.create(plan)
+    assert [path.name for path in disk.iterdir()] == ["ballast"]
+    assert not place.witness.exists()
+    place.create(plan).close()
