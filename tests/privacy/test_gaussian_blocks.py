@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from privacy.gaussian_blocks import FRACTION, GaussianBlocks, gaussian_blocks
+from privacy.gaussian_blocks import FRACTION, GaussianBlocks, _decay, gaussian_blocks
 from privacy.gaussian_ratio import exponential, rounded_gaussian_ratio
 from privacy.rounded_gaussian import BLOCK_BITS, BLOCKS, SIGMA_BITS
 
@@ -100,6 +100,21 @@ def test_every_block_brackets_the_acceptance(shape: tuple[int, int, int]) -> Non
         assert (high - low).max() <= 16
         weights = np.array(blocks.weights, dtype=np.float64) / 2**32
         assert float(weights @ (blocks.sure / 2**blocks.prefix_bits)) > 0.99
+
+
+@pytest.mark.parametrize("shape", [SERVED, *COARSE])
+def test_the_decay_within_a_block_is_bracketed(shape: tuple[int, int, int]) -> None:
+    """R(n₀ + u)/R(n₀), where it falls most: in the last blocks, at their ends."""
+    sigma_bits, block_bits, count = shape
+    terms = gaussian_blocks(*shape)._terms
+    length = 2**block_bits
+    for j in (0, count // 3, count - 1):
+        for u in {0, length // 3, length - 1}:
+            block, offset = np.array([j]), np.array([u])
+            low, high = _decay(sigma_bits, block_bits, terms, block, offset)
+            with mpmath.workdps(400):
+                first, there = (law(j * length + v, 2**sigma_bits, 400) for v in (0, u))
+                assert int(low[0]) <= there / first * 2**FRACTION <= int(high[0])
 
 
 @pytest.mark.parametrize("shape", COARSE)

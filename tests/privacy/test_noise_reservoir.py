@@ -50,9 +50,9 @@ def held(reservoir: NoiseReservoir) -> int:
 
 
 def fill(reservoir: NoiseReservoir, capacity: int) -> None:
-    """One draw starts the thread; it comes from the source or from what the thread has drawn."""
-    reservoir.sample(1)
-    eventually(lambda: held(reservoir) >= capacity - 1)
+    """Starts the thread without taking a draw; when this returns it has no draw in its hand."""
+    reservoir._own_stock()
+    eventually(lambda: held(reservoir) == capacity)
 
 
 def test_no_draw_is_handed_out_twice_and_none_is_kept() -> None:
@@ -85,14 +85,24 @@ def test_no_draw_is_handed_out_twice_and_none_is_kept() -> None:
     reservoir.renew()
 
 
+def test_what_was_handed_out_is_overwritten() -> None:
+    reservoir = NoiseReservoir(Numbers(), 100)
+    fill(reservoir, 100)
+    taken = reservoir.sample(30)
+    stock = reservoir._stock
+    assert stock is not None
+    # More than half is left, so that the thread adds nothing.
+    assert np.count_nonzero(stock._draws) == stock._held == 70
+    assert not np.isin(taken, stock._draws).any()
+
+
 def test_memory_is_bounded_and_refilled() -> None:
     source = Numbers()
     reservoir = NoiseReservoir(source, 1000)
     fill(reservoir, 1000)
-    drawn = source.drawn
-    assert drawn <= 1001
+    assert source.drawn == 1000
     taken = reservoir.sample(600)
-    assert taken.max() <= drawn
+    assert taken.max() <= 1000
     eventually(lambda: held(reservoir) == 1000)
     # More than it holds: the rest comes straight from the source.
     many = reservoir.sample(5000)

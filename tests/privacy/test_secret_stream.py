@@ -76,6 +76,8 @@ def test_words_are_uniform_and_fill_every_kind_of_array() -> None:
 def test_no_two_streams_and_no_two_threads_share_a_word() -> None:
     """Two of 160,000 words of 64 bits are equal by chance with probability 7e-10."""
     stream, found = SecretStream(), []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     threads = [
         threading.Thread(target=lambda: found.extend(stream.words(50).tolist() for _ in range(200)))
         for _ in range(8)
@@ -84,6 +86,7 @@ def test_no_two_streams_and_no_two_threads_share_a_word() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(before)
     found.extend(SecretStream().words(10_000).tolist() for _ in range(8))
     words = [word for part in found for word in part]
     assert len(words) == len(set(words)) == 160_000
@@ -103,12 +106,12 @@ def test_a_process_that_forked_unseen_gets_a_key_of_its_own(
 
 FORK = """
 import os, sys, time
-from privacy.secret_stream import SecretStream
+from privacy.secret_stream import BYTES_PER_ENTROPY, SecretStream
 from privacy.noise import RoundedGaussian
 from privacy.noise_reservoir import NoiseReservoir
-reservoir = NoiseReservoir(RoundedGaussian(), 2**12)
+reservoir, stream = NoiseReservoir(RoundedGaussian(), 2**12), SecretStream()
 sources = {
-    "stream": SecretStream().words,
+    "stream": stream.words,
     "sampler": RoundedGaussian().sample,
     "reservoir": reservoir.sample,
 }
@@ -119,8 +122,10 @@ while reservoir._stock._held < 2**12 - 8:
 read, write = os.pipe()
 child = os.fork() == 0
 if child:
-    # Before anything is drawn: the parent's noise is not in this process's memory.
+    # Before anything is drawn: the parent's key and noise are not in this process's memory.
     assert reservoir._stock is None
+    assert stream._chain.process == os.getpid() != os.getppid()
+    assert stream._chain._left == BYTES_PER_ENTROPY
 for name, draw in sources.items():
     os.write(write, f"{name} {child} {draw(32).tolist()}\\n".encode())
 if child:
