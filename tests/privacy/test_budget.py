@@ -106,6 +106,15 @@ def test_spending_grows_and_never_reads_below_the_exact_curve(shared_plan: Budge
     assert spent_epsilon(open_plan(4.0, 1e-5), 0) == 0.0
 
 
+def test_a_plan_that_promises_too_much_is_shown_as_it_is(shared_plan: BudgetPlan) -> None:
+    """No cap hides an excess: only rounding, a billionth of ε, is taken for ε."""
+    for plan in (open_plan(4.0, 1e-5), shared_plan):
+        more = plan.answer_units * 1001 // 1000
+        assert spent_epsilon(replace(plan, answer_units=more), more) > plan.epsilon
+        assert spent_epsilon(plan, more) > plan.epsilon
+        assert spent_epsilon(plan, plan.answer_units) <= plan.epsilon
+
+
 def test_draws_are_limited_by_what_they_cost() -> None:
     assert settle_draws(4.0, 1e-5)[0] == MAX_DRAWS
     discrete = DiscreteGaussian.closeness

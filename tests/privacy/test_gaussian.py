@@ -120,28 +120,10 @@ COMPOSED = {
 
 
 @pytest.mark.parametrize("case", COMPOSED)
-def test_composed_answers_to_three_decimals_and_to_pld(case: str) -> None:
-    from dp_accounting import NeighboringRelation
-    from dp_accounting.pld import privacy_loss_distribution
-
+def test_composed_answers_to_three_decimals(case: str) -> None:
+    """Other libraries' figures for the same stand beside ours in test_comparison.py."""
     mu, delta, expected = COMPOSED[case]
-    epsilon = gaussian.epsilon(delta, mu)
-    assert epsilon == pytest.approx(expected, abs=5e-4)
-    pld = privacy_loss_distribution.from_gaussian_mechanism(
-        2.0 / mu, neighboring_relation=NeighboringRelation.REPLACE_ONE
-    )
-    assert epsilon == pytest.approx(pld.get_epsilon_for_delta(delta), abs=1e-3)
-
-
-def test_renyi_accounting_is_looser() -> None:
-    """The RDP figure of the same answers, 8.079: an upper bound on the exact 7.511."""
-    import dp_accounting
-    from dp_accounting.rdp import RdpAccountant
-
-    accountant = RdpAccountant()
-    accountant.compose(dp_accounting.GaussianDpEvent(20.0), 1000)
-    exact = gaussian.epsilon(1e-5, math.sqrt(1000) / 20)
-    assert exact < accountant.get_epsilon(1e-5) == pytest.approx(8.079, abs=5e-3)
+    assert gaussian.epsilon(delta, mu) == pytest.approx(expected, abs=5e-4)
 
 
 def test_nothing_released_costs_nothing() -> None:
