@@ -84,37 +84,51 @@ class Service:
         return sum(tap.charge for tap in self.taps)
 
     def ask(self, asked: Samples) -> Asked:
-        """Answers to samples [n, 16], in full requests, several of them under way at once.
+        """Answers to samples [n, 16]. Raises AuditFailed as `ask_each` does."""
+        parts = [got for _, got in self.ask_each(asked)]
+        return Asked(
+            {
+                tap.name: np.concatenate([got.answers[tap.name] for got in parts])
+                for tap in self.taps
+            },
+            sum(got.charge for got in parts),
+            sum(got.charged_samples for got in parts),
+        )
 
-        Raises AuditFailed when the service refuses, or when a receipt does not fit.
+    def ask_each(self, asked: Samples) -> Iterator[tuple[Samples, Asked]]:
+        """Full requests, several of them under way at once; each with its answers, in order.
+
+        Raises AuditFailed when the service refuses, or when an answer or a receipt does not fit.
         """
-        parts = {tap.name: np.empty((len(asked), tap.dimension), np.float32) for tap in self.taps}
-        under_way: deque[tuple[int, str, Any]] = deque()
-        totals = [0, 0]
-
-        def finish() -> None:
-            start, request_id, call = under_way.popleft()
-            try:
-                response = call.result()
-            except grpc.RpcError as error:
-                raise self._failed(error) from None
-            for tensor in response.answers:
-                values = from_message(tensor)
-                parts[tensor.name][start : start + len(values)] = values.reshape(len(values), -1)
-            totals[0] += self._checked(response.receipt, request_id).charge
-            totals[1] += response.charged_samples
-
+        under_way: deque[tuple[Samples, str, Any]] = deque()
         for start in range(0, len(asked), self.batch):
             if len(under_way) == _IN_FLIGHT:
-                finish()
-            request_id = str(uuid.uuid4())
-            tensor = to_message("samples", asked[start : start + self.batch])
-            request = teacher_pb2.QueryRequest(request_id=request_id, samples=[tensor])
+                yield self._finished(*under_way.popleft())
+            part, request_id = asked[start : start + self.batch], str(uuid.uuid4())
+            request = teacher_pb2.QueryRequest(
+                request_id=request_id, samples=[to_message("samples", part)]
+            )
             call = self._stub.Query.future(request, timeout=_CALL_SECONDS)
-            under_way.append((start, request_id, call))
+            under_way.append((part, request_id, call))
         while under_way:
-            finish()
-        return Asked(parts, *totals)
+            yield self._finished(*under_way.popleft())
+
+    def _finished(self, part: Samples, request_id: str, call: Any) -> tuple[Samples, Asked]:
+        try:
+            response = call.result()
+        except grpc.RpcError as error:
+            raise self._failed(error) from None
+        try:
+            answers = {tensor.name: from_message(tensor) for tensor in response.answers}
+            rows = {
+                tap.name: answers[tap.name].reshape(len(part), tap.dimension) for tap in self.taps
+            }
+            charge = self._checked(response.receipt, request_id).charge
+        except (KeyError, ValueError) as error:
+            raise AuditFailed(
+                f"the service of world {self.world} answers otherwise than it describes: {error!r}"
+            ) from None
+        return part, Asked(rows, charge, response.charged_samples)
 
     def _checked(self, data: bytes, request_id: str) -> Receipt:
         receipt = Receipt.from_json_bytes(data)

@@ -21,7 +21,6 @@ from privacy.audit.mechanism.statistics import Mistakes
 
 _Result = TypeVar("_Result")
 
-_VALUES_AT_ONCE: Final = 2**20
 _VALUES_KEPT: Final = 2**22
 """Values of an answer that are kept a world for the checks on the noise."""
 
@@ -134,14 +133,11 @@ class Stage:
     def play(self, case: Case, trials: int, target: float) -> Played:
         """Questions that are fixed beforehand: the same in both worlds."""
         asked = self.new_samples(case, trials * self.per_trial(target))
-        width = sum(tap.dimension for tap in self.taps)
-        step = -(-_VALUES_AT_ONCE // width // self.batch) * self.batch
 
         def one(world: Service) -> Transcript:
             notes = _Notes(self.taps, world.world)
-            for start in range(0, len(asked), step):
-                part = asked[start : start + step]
-                notes.add(part, world.ask(part))
+            for part, got in world.ask_each(asked):
+                notes.add(part, got)
                 self._advance(len(part))
             return notes.transcript()
 
