@@ -97,6 +97,7 @@ def test_a_poisoned_target_moves_its_teacher_nearly_as_far_as_can_be(game) -> No
     assert np.mean(moved) > 0.8 * np.sqrt(2.0)
 
 
+@pytest.mark.filterwarnings("ignore:Optimal order")
 def test_canaries_catch_broken_dp_sgd_noise_and_nothing_else(dataset) -> None:
     """Claimed ε = 0.5. A sound run passes it with chance under 1e-8, the theorem says."""
     rate, steps = 0.5, 80
