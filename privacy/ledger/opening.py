@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from privacy import canonical_json
-from privacy.errors import LedgerCorrupt, LedgerMismatch, SignatureInvalid
+from privacy.errors import LedgerCorrupt, LedgerMismatch, LedgerUnreachable, SignatureInvalid
 from privacy.ledger import store
 from privacy.ledger.accounts import Accounts, Opening
 from privacy.ledger.chain import NO_PREDECESSOR, Entry, entry_hash
@@ -38,13 +38,16 @@ class Contents:
 def read(connection: Connection, database: Database) -> Contents:
     """Replays the chain and compares it with the tables beside it.
 
-    Raises LedgerMismatch for another schema, LedgerCorrupt for the first thing that does not fit.
+    Raises LedgerMismatch for another schema, LedgerCorrupt for the first thing that does not fit,
+    LedgerUnreachable when the connection is lost.
     """
     try:
         state = _read_state(connection, database)
         accounts, last = _replay(connection)
         _compare_tables(connection, accounts)
     except DBAPIError as error:
+        if error.connection_invalidated:
+            raise LedgerUnreachable(f"{database} broke the connection off; try again") from error
         raise LedgerCorrupt(f"{database} cannot be read ({error.orig}); {_ADVICE}") from error
     return Contents(
         opening=accounts.opening,

@@ -1,11 +1,18 @@
 """Where a ledger's tables may be, what a session must be like, and what no message says."""
 
 import stat
+import sys
 
 import pytest
 from sqlalchemy import make_url
 
-from privacy.errors import LedgerExists, LedgerMismatch, LedgerMissing, LedgerUnreachable
+from privacy.errors import (
+    LedgerExists,
+    LedgerFault,
+    LedgerMismatch,
+    LedgerMissing,
+    LedgerUnreachable,
+)
 from privacy.ledger import Ledger, creation, postgresql, store
 from privacy.ledger.database import URL_FILE, Database
 from privacy.ledger.postgresql import PostgresSchema
@@ -175,3 +182,63 @@ def test_the_folder_of_a_ledger_in_postgresql_is_as_secret_as_any(place, plan) -
     assert stat.S_IMODE((place.folder / URL_FILE).stat().st_mode) == 0o600
     with pytest.raises(LedgerExists):
         place.create(plan)
+
+
+@ON_SQLITE
+def test_without_the_driver_the_refusal_says_how_to_get_it(place, plan, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    place.database_url = "postgresql://me@127.0.0.1:1/ktan"
+    with pytest.raises(LedgerUnreachable, match=r"pip install 'ktan\[postgres\]'"):
+        place.create(plan)
+
+
+def test_a_ledger_that_is_migrated_while_it_is_served_stops(ledger, place, asker) -> None:
+    asker.settle(ledger, "r1", "a")
+    newer = store.SCHEMA_VERSION + 1
+    place.change(f"UPDATE state SET schema_version = {newer}")
+    with pytest.raises(LedgerFault, match=f"schema version {newer} while it was served"):
+        asker.settle(ledger, "r2", "b")
+    place.change(f"UPDATE state SET schema_version = {store.SCHEMA_VERSION}")
+    ledger.close()
+    with place.open() as again:
+        assert again.budget().spent == 100
+
+
+@ON_POSTGRESQL
+def test_a_connection_lost_between_requests_is_replaced(ledger, place, asker) -> None:
+    asker.settle(ledger, "r1", "a")
+    # One session from here on, which the next request will want.
+    ledger._engine.dispose()
+    with ledger._engine.connect() as connection:
+        mine = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    terminate(place, mine)
+    assert asker.settle(ledger, "r2", "b").charged == 100
+
+
+@ON_POSTGRESQL
+def test_a_connection_lost_within_a_request_charges_nothing(
+    ledger, place, asker, monkeypatch
+) -> None:
+    commit = ledger._engine.dialect.do_commit
+
+    def lost(connection) -> None:
+        terminate(place, connection.info.backend_pid)
+        commit(connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._engine.dialect, "do_commit", lost)
+        with pytest.raises(LedgerFault, match="open it again"):
+            asker.settle(ledger, "r1", "a")
+    ledger.close()
+    with place.open() as again:
+        assert again.budget().spent == 0
+        assert again.find("alice", "r1", asker.content) is None
+        assert asker.settle(again, "r1", "a").charged == 100
+
+
+def terminate(place, process: int) -> None:
+    """Has the server end one of its sessions; returns once it is gone."""
+    engine = Database.of(place.folder).readable()
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql(f"SELECT pg_terminate_backend({process}, 60000)").scalar()
+    engine.dispose()
