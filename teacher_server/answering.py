@@ -111,7 +111,7 @@ class Answerer:
                 for place, row in zip(places, released, strict=True):
                     drawn.setdefault(keys[place * width + column], _payload(row))
         pending = [
-            PendingAnswer(key, charge, draws, drawn[key])
+            PendingAnswer(key, charge, draws, drawn[key], stored=key in stored)
             for key, (charge, draws) in zip(keys, costs, strict=True)
         ]
         return self._ledger.settle(client, request_id, content, pending, self._version)

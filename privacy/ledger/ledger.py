@@ -8,40 +8,29 @@ charged nothing and released nothing, or charged once, and the same request id t
 same answers free. There is no refund.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
-
 from privacy import canonical_json
-from privacy.budget import BudgetPlan, spent_epsilon
+from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
-from privacy.errors import (
-    LedgerCorrupt,
-    LedgerRolledBack,
-)
+from privacy.errors import LedgerRolledBack
 from privacy.key_history import KeyHistory, SigningKey
-from privacy.ledger import backup, creation, lookup, opening, rotation, store
-from privacy.ledger.book import Book
+from privacy.ledger import backup, creation, lookup, rotation, session, store
 from privacy.ledger.chain import Entry
-from privacy.ledger.database import Database
 from privacy.ledger.durable import replace_durably
 from privacy.ledger.export import log_lines
 from privacy.ledger.group import Finish, Group
 from privacy.ledger.request import Request
+from privacy.ledger.session import Session
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
-from privacy.ledger.vouching import vouch
-from privacy.ledger.witness import Witness
-from privacy.ledger.writer import Job, Writer
-from privacy.receipts import Receipt, SignedHead, verify
+from privacy.ledger.standing import budget_state
+from privacy.ledger.writer import Job
+from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
-ONLY_WRITER: Final = "sqlite"
-"""Name of a SQLite ledger's writer in the table of writers."""
 
 
 class Ledger:
@@ -50,20 +39,14 @@ class Ledger:
     After a LedgerFault it refuses everything that charges or answers, until it is opened again.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        engine: Engine,
-        writer: Writer,
-        book: Book,
-    ) -> None:
+    def __init__(self, folder: Path, started: Session) -> None:
         """Not for callers: see `create` and `open`."""
         self.folder = folder
-        self._engine = engine
-        self._writer = writer
-        self._opening = book.opening
-        self._keys = book.keys
-        self._rolled_back = book.rolled_back
+        self._engine = started.engine
+        self._writer = started.writer
+        self._opening = started.book.opening
+        self._keys = started.book.keys
+        self._rolled_back = started.book.rolled_back
 
     # Opening and closing
 
@@ -121,39 +104,8 @@ class Ledger:
         Raises LedgerMissing, LedgerUnreachable, LedgerInUse when another process writes it,
         LedgerMismatch for another schema, other keys or another ledger's witness, LedgerCorrupt.
         """
-        database = Database.of(folder)
-        database.require()
-        creation.require_outside(folder, witness)
-        lock = None if read_only else database.lock()
-        engine = database.readable() if read_only else database.writable()
-        try:
-            with engine.connect() as connection:
-                contents = opening.read(connection, database)
-            if not read_only and rotation.unfinished(folder):
-                contents = _settle_rotation(folder, engine, database)
-            history = contents.accounts.keys
-            keys = rotation.read_keys(folder, history.current)
-            opening.require_keys(contents, keys, folder)
-            kept = Witness(witness, lambda signed: verify(signed, history.at(signed.entry)))
-            head, rolled_back = vouch(
-                engine,
-                kept,
-                contents.opening.ledger_id,
-                trusted_head,
-                read_only=read_only,
-                alone=lock is not None,
-            )
-        except BaseException as error:
-            engine.dispose()
-            if lock is not None:
-                lock.release()
-            if isinstance(error, DBAPIError):
-                raise LedgerCorrupt(f"{database} cannot be read ({error.orig})") from error
-            raise
-        name = secrets.token_hex(8) if lock is None else ONLY_WRITER
-        book = Book(contents.opening, keys, history, name, rolled_back)
-        writer = Writer(folder, engine, kept, head, book, lock, read_only=read_only)
-        return cls(folder, engine, writer, book)
+        started = session.start(folder, witness, read_only=read_only, trusted_head=trusted_head)
+        return cls(folder, started)
 
     def close(self) -> None:
         """Waits for a settlement under way, then closes; closing twice does nothing."""
@@ -360,21 +312,7 @@ class Ledger:
                 if client is None
                 else lookup.read_account(connection, client, self._opening.default_cap)
             )
-        lost = self._rolled_back is not None
-        left = 0 if lost else state.budget - state.spent
-        under_cap = left if account.limit is None else max(0, account.limit - account.spent)
-        return BudgetState(
-            spent=state.spent,
-            left=left,
-            budget=state.budget,
-            cap=account.limit,
-            client_spent=account.spent,
-            client_left=min(left, under_cap),
-            epsilon_spent=self.plan.epsilon if lost else spent_epsilon(self.plan, state.spent),
-            draws_left=0 if lost else state.draws_budget - state.draws,
-            promise=self.plan.promise,
-            rolled_back=self._rolled_back,
-        )
+        return budget_state(self.plan, lookup.Totals.of(state), account, self._rolled_back)
 
     def head(self) -> SignedHead:
         """The signed head of the chain as it was last witnessed."""
@@ -406,19 +344,6 @@ class Ledger:
         Raises LedgerExists when `target` is there already; see backup.py.
         """
         return backup.back_up(self.folder, target)
-
-
-def _settle_rotation(folder: Path, engine: Engine, database: Database) -> opening.Contents:
-    """Ends a rotation that was interrupted; the ledger's contents after it.
-
-    Nobody else settles it meanwhile, and no commit that names the new key is still under way.
-    """
-    writing = engine.execution_options(**{store.WRITING: True})
-    with rotation.alone(folder), writing.connect() as connection:
-        lookup.lock_state(connection)
-        contents = opening.read(connection, database)
-        rotation.settle(folder, contents.accounts.keys.current)
-    return contents
 
 
 def _require_name(what: str, value: str) -> None:
