@@ -9,6 +9,7 @@ two minutes. Ratios are of one run on one machine; figures a second depend on th
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ def measure() -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": COMMAND,
+        "load_before": round(os.getloadavg()[0], 2),
         "noise": noise.measure(),
         "accounting": accounting.measure(),
         "ledger": ledger.measure(),
@@ -38,7 +40,7 @@ def verdict(met: bool | None) -> str:
 
 def row(what: str, figure: str, peer: str, goal: str, met: bool | None) -> str:
     """One line of the table."""
-    return f"{what:<42} {figure:>22} {peer:>32} {goal:>10} {verdict(met):>8}"
+    return f"{what:<46} {figure:>22} {peer:>32} {goal:>10} {verdict(met):>8}"
 
 
 def noise_rows(result: dict[str, Any]) -> Iterator[str]:
@@ -77,23 +79,32 @@ def accounting_rows(result: dict[str, Any]) -> Iterator[str]:
 
 
 def ledger_rows(result: dict[str, Any]) -> Iterator[str]:
-    """Durable requests a second, with the stored answers."""
-    for measured in result["rows"]:
-        goal, rate = measured.get("goal"), measured["requests_per_second"]
-        bare = measured.get("bare_sqlite_requests_per_second")
-        where = measured.get("database", "SQLite, FULL")
+    """Durable requests a second, each with its stored answers."""
+    for measured in result["sqlite"]:
+        goal, rate = measured["goal"], measured["requests_per_second"]
         yield row(
-            f"{where}: {measured['callers']} callers × {measured['samples_per_request']} samples",
+            f"SQLite, {measured['callers']} callers × {measured['samples_per_request']} samples",
             f"{rate:,} requests/s",
-            "" if bare is None else f"{rate / bare:.2f} × bare sqlite3's {bare:,}",
+            f"{measured['ratio']:.2f} × sqlite3's {measured['bare_sqlite_requests_per_second']:,}",
             "" if goal is None else f"≥ {goal:,}",
             None if goal is None else rate >= goal,
         )
+    if (measured := result["postgresql"]) is None:
+        yield row("PostgreSQL", "no server", "KTAN_TEST_POSTGRESQL names one", "", None)
+        return
+    rate, goal = measured["two_replicas_requests_per_second"], measured["goal"]
+    yield row(
+        f"PostgreSQL, 2 replicas × {measured['callers_per_replica']} callers × 1 sample",
+        f"{rate:,} requests/s",
+        f"{measured['ratio_two_to_one']:.2f} × one replica's",
+        f"≥ {goal:,}",
+        rate >= goal,
+    )
 
 
 def table(result: dict[str, Any]) -> str:
     """What `make bench-privacy` prints."""
-    heading = f"{'what':<42} {'measured':>22} {'beside':>32} {'goal':>10}"
+    heading = f"{'what':<46} {'measured':>22} {'beside':>32} {'goal':>10}"
     return "\n".join(
         [
             heading,
@@ -106,8 +117,8 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     result = measure()
-    print(table(result))
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table(result))
 
 
 if __name__ == "__main__":
