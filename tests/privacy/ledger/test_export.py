@@ -5,7 +5,9 @@ import json
 import pytest
 
 from privacy.audit.ledger_check import check
-from privacy.audit.log import parse_log
+from privacy.audit.log import folder_faults, parse_log
+from privacy.audit.sources import read_log
+from privacy.audit.wire import Connection
 from privacy.ledger import export
 
 
@@ -43,3 +45,16 @@ def test_a_gap_in_the_tables_is_shown_and_not_waited_for(place, plan, asker, mon
         _, *entries, head = ledger.log_lines()
         assert len(entries) == 3
         assert json.loads(head)["head"]["entry"] == 4
+
+
+def test_an_auditor_on_the_host_reads_the_tables_wherever_they_are(place, plan, asker) -> None:
+    with place.create(plan) as ledger:
+        asker.settle(ledger, "r1", "a")
+        ledger.rotate_key()
+        asker.settle(ledger, "r2", "b")
+        log = read_log(str(place.folder), Connection())
+        assert log.lines == list(ledger.log_lines())
+        assert check(log, tables=folder_faults(place.folder, log)).sound
+        place.change("UPDATE state SET spent = 0")
+        report = check(log, tables=folder_faults(place.folder, log))
+        assert [item.kind for item in report.violations] == ["tables"]
