@@ -162,3 +162,22 @@ def test_a_ledger_moves_to_postgresql_and_back(
     with Ledger.open(other, witness=place.witness) as back:
         assert back.rolled_back is None
         assert back.budget().spent == 300
+
+
+def test_a_backup_between_two_signing_keys_has_the_one_that_signs(
+    ledger, place, asker, target
+) -> None:
+    asker.settle(ledger, "r1", "a")
+    ledger.rotate_key()
+    asker.settle(ledger, "r2", "b")
+    ledger.back_up(target)
+    assert faults(target) == []
+    assert (target / "signing-key.pem").read_bytes() == (
+        place.folder / "signing-key.pem"
+    ).read_bytes()
+    ledger.close()
+    with Ledger.open(target, witness=place.witness) as again:
+        assert again.rolled_back is None
+        assert again.key_history == ledger.key_history
+        assert again.public_key != again.key_history.keys[0].public_key
+        asker.settle(again, "r3", "c")
