@@ -31,7 +31,7 @@ from privacy.noise import (
 )
 from privacy.promise import Adjacency, Promise
 
-MAX_DRAWS = 2**20
+MAX_DRAWS = 2**40
 """Default limit on noise draws of a ledger's whole life (one draw per released number)."""
 
 _PARTS = 256
@@ -146,8 +146,9 @@ def settle_draws(
 ) -> tuple[int, float]:
     """The limit on noise draws, and the δ that remains for training and answers.
 
-    Without `draws`: the largest power of two up to MAX_DRAWS whose share is at most a hundredth of
-    ε and a tenth of δ. Raises InvalidPlan when ε or δ is out of range, or a share passes half.
+    Without `draws`: the largest power of two up to MAX_DRAWS whose share is at most a thousandth
+    of ε and a tenth of δ, which is MAX_DRAWS for a source with η = 0. Raises InvalidPlan when ε or
+    δ is out of range, or a share passes half.
     """
     if not (math.isfinite(epsilon) and epsilon > 0.0):
         raise InvalidPlan(f"epsilon must be a number above 0, not {epsilon}")
@@ -156,7 +157,7 @@ def settle_draws(
     if draws is None:
         draws = MAX_DRAWS
         while draws > 1 and (
-            noise_epsilon(draws, closeness.eta) > epsilon / 100.0
+            noise_epsilon(draws, closeness.eta) > epsilon / 1000.0
             or noise_delta(draws, epsilon, closeness.tau) > delta / 10.0
         ):
             draws //= 2

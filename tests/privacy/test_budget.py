@@ -59,7 +59,7 @@ def test_a_plan_keeps_its_promise_and_wastes_little(epsilon: float, log_delta: f
 
 @pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0, 8.0])
 def test_the_generators_share_is_in_the_fourth_decimal(epsilon: float) -> None:
-    """DESIGN's μ at δ = 1e-5, less what 2²⁰ draws cost."""
+    """DESIGN's μ at δ = 1e-5, less what the default limit on draws costs."""
     ideal = {1.0: 0.2681, 2.0: 0.5016, 4.0: 0.9249, 8.0: 1.666}[epsilon]
     plan = open_plan(epsilon, 1e-5)
     assert plan.draws == MAX_DRAWS
@@ -118,7 +118,9 @@ def test_a_plan_that_promises_too_much_is_shown_as_it_is(shared_plan: BudgetPlan
 def test_draws_are_limited_by_what_they_cost() -> None:
     assert settle_draws(4.0, 1e-5)[0] == MAX_DRAWS
     discrete = DiscreteGaussian.closeness
-    assert settle_draws(1e-3, 1e-5, closeness=discrete)[0] < MAX_DRAWS
+    # At most a thousandth of ε: 2 · 2²³ · 2⁻³² of 4.
+    assert settle_draws(4.0, 1e-5, closeness=discrete)[0] == 2**23
+    assert settle_draws(1e-3, 1e-5, closeness=discrete)[0] == 2**11
     with pytest.raises(InvalidPlan, match="allow fewer draws"):
         settle_draws(1e-3, 1e-5, 2**21, discrete)
     with pytest.raises(InvalidPlan, match="allow fewer draws"):
