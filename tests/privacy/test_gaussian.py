@@ -48,11 +48,11 @@ def test_log_delta_is_exact_within_its_stated_error(epsilon: float) -> None:
         mu = gaussian.mu(epsilon, 10.0**exponent)
         ours = gaussian.log_delta(epsilon, mu)
         error = abs(float(exact_log_delta(epsilon, mu) - mpmath.mpf(ours)))
-        assert error <= 0.6 * gaussian.log_delta_error(mu, ours)
+        assert error <= 0.4 * gaussian.log_delta_error(mu, ours)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-@pytest.mark.parametrize("mu", [1e-4, 9.9e-3, 1.01e-2, 0.5, 3.0, 40.0])
+@pytest.mark.parametrize("mu", [1e-4, 2.99e-2, 3.01e-2, 0.5, 3.0, 40.0])
 def test_delta_has_twelve_digits(epsilon: float, mu: float) -> None:
     exact = exact_delta(epsilon, mu)
     if exact < mpmath.mpf(10) ** -60:
