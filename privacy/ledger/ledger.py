@@ -8,7 +8,7 @@ charged nothing and released nothing, or charged once, and the same request id t
 same answers free. There is no refund.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,16 +18,14 @@ from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
 from privacy.errors import LedgerRolledBack
 from privacy.key_history import KeyHistory, SigningKey
-from privacy.ledger import backup, creation, lookup, rotation, session, store
+from privacy.ledger import backup, creation, job, lookup, rotation, session, store
 from privacy.ledger.chain import Entry
 from privacy.ledger.durable import replace_durably
 from privacy.ledger.export import log_lines
-from privacy.ledger.group import Finish, Group
 from privacy.ledger.request import Request
 from privacy.ledger.session import Session
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
 from privacy.ledger.standing import budget_state
-from privacy.ledger.writer import Job
 from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
@@ -226,12 +224,7 @@ class Ledger:
         if not pending:
             raise ValueError("a request asks for at least one answer")
         request = Request.of(client, request_id, content_digest, pending, teacher_version)
-
-        def decide(group: Group) -> Finish:
-            earlier = group.earlier(client, request_id, content_digest)
-            return earlier or group.settle(request)
-
-        return self._writer.commit(Job(decide, (client, request_id), request))
+        return self._writer.commit(job.settling(request))
 
     def charge_training(self, run: DpSgdRun, teacher_version: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.
@@ -243,14 +236,8 @@ class Ledger:
         teacher was charged for another run, LedgerFault.
         """
         _require_name("teacher_version", teacher_version)
-        request_id = lookup.training_request(teacher_version)
         content = canonical_json.encode(run.to_json())
-
-        def decide(group: Group) -> Finish:
-            earlier = group.earlier("", request_id, content)
-            return earlier or group.use_training_run(run, teacher_version, content)
-
-        return self._writer.commit(Job(decide, ("", request_id))).receipt
+        return self._writer.commit(job.training(run, teacher_version, content)).receipt
 
     def training_of(self, teacher_version: str) -> DpSgdRun | None:
         """The reserved run that was charged for this teacher; None when none was."""
@@ -271,12 +258,7 @@ class Ledger:
         _require_name("client", client)
         if units is not None and (type(units) is not int or not 0 <= units < 2**62):
             raise ValueError(f"a cap is an integer from 0 to 2^62 units, not {units!r}")
-
-        def decide(group: Group) -> Callable[[], None]:
-            group.set_cap(client, units)
-            return lambda: None
-
-        self._writer.commit(Job(decide))
+        self._writer.commit(job.capping(client, units))
 
     def rotate_key(self) -> SigningKey:
         """Hands over to a fresh signing key, from the next entry on; the old one is destroyed.
@@ -288,13 +270,8 @@ class Ledger:
         """
         with rotation.alone(self.folder):
             keys = rotation.prepare(self.folder, self._keys)
-
-            def decide(group: Group) -> Callable[[], SigningKey]:
-                key = group.hand_over(keys)
-                return lambda: key
-
             try:
-                key = self._writer.commit(Job(decide, alone=True))
+                key = self._writer.commit(job.handing_over(keys))
             except LedgerRolledBack:
                 rotation.settle(self.folder, self.public_key)
                 raise

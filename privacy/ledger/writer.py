@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Row
 from sqlalchemy.exc import DBAPIError
@@ -29,7 +29,7 @@ from privacy.ledger import lookup, store
 from privacy.ledger.book import Book
 from privacy.ledger.database import Database
 from privacy.ledger.group import Group, Unsure
-from privacy.ledger.request import Request
+from privacy.ledger.job import Job, nothing
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.vouching import require_newest
 from privacy.ledger.witness import Witness
@@ -41,43 +41,6 @@ _MOST_ANSWERS: Final = 16_384
 """Of a group, so that one commit stays short; a single larger request is a group by itself."""
 
 _Result = TypeVar("_Result")
-Decide = Callable[[Group], Callable[[], _Result]]
-"""Takes its place in a group or raises a refusal; what it returns gives the result afterwards."""
-
-
-class Job(Generic[_Result]):
-    """What one caller wants written.
-
-    name: the (client, request id) that it must find unused. alone: it takes a group of its own.
-    """
-
-    def __init__(
-        self,
-        decide: Decide[_Result],
-        name: tuple[str, str] | None = None,
-        request: Request | None = None,
-        *,
-        alone: bool = False,
-    ) -> None:
-        self.decide = decide
-        self.alone = alone
-        self.name = name
-        self.request = request
-        self.led: list[Job[Any]] = []
-        self.done = False
-        self.finish: Callable[[], _Result] | None = None
-        self.error: BaseException | None = None
-        self._turn = threading.Lock()
-        self._turn.acquire()
-
-    def wait(self) -> None:
-        """Returns when the job is done, or is to lead."""
-        self._turn.acquire()
-
-    def wake(self) -> None:
-        """Lets `wait` return; a second time it does nothing."""
-        if self._turn.locked():
-            self._turn.release()
 
 
 class Writer:
@@ -148,7 +111,7 @@ class Writer:
         witnessed. Raises LedgerFault when it cannot be.
         """
         if entry > self.head.entry and not self._read_only:
-            self.commit(Job(lambda _: lambda: None))
+            self.commit(nothing())
 
     def require_usable(self) -> None:
         """Raises LedgerFault after a fault, after `close`, and in a forked child."""

@@ -12,6 +12,7 @@ from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
 from privacy.ledger import lookup, writer
 from privacy.ledger.chain import entry_hash
 from privacy.ledger.group import Group
+from privacy.ledger.job import Job
 from privacy.ledger.witness import read_heads
 from privacy.receipts import verify
 from tests.privacy.ledger.gathering import PATIENCE, Gathering, until
@@ -287,9 +288,9 @@ def test_an_interrupted_leader_leaves_nobody_waiting(
 def test_a_caller_interrupted_while_it_waits_is_as_if_it_had_never_come(
     ledger, gathering, ask, monkeypatch
 ) -> None:
-    wait, leave = writer.Job.wait, threading.Event()
+    wait, leave = Job.wait, threading.Event()
 
-    def interrupted(job: writer.Job) -> None:
+    def interrupted(job: Job) -> None:
         if job.name == ("alice", "r1"):
             assert leave.wait(PATIENCE)
             raise KeyboardInterrupt
@@ -300,7 +301,7 @@ def test_a_caller_interrupted_while_it_waits_is_as_if_it_had_never_come(
         until(lambda: len(ledger._writer._waiting) == 2)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.Job, "wait", interrupted)
+        patch.setattr(Job, "wait", interrupted)
         futures = gathering.run(*(ask(f"r{n}", f"s{n}") for n in range(4)), meanwhile=interrupt)
     assert isinstance(futures[1].exception(), KeyboardInterrupt)
     assert [futures[number].result().receipt.entry for number in (0, 2, 3)] == [1, 2, 3]
@@ -310,15 +311,15 @@ def test_a_caller_interrupted_while_it_waits_is_as_if_it_had_never_come(
 def test_a_caller_interrupted_as_it_is_made_leader_passes_the_lead_on(
     ledger, gathering, ask, monkeypatch
 ) -> None:
-    wait = writer.Job.wait
+    wait = Job.wait
 
-    def interrupted(job: writer.Job) -> None:
+    def interrupted(job: Job) -> None:
         wait(job)
         if job.name == ("alice", "r1"):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.Job, "wait", interrupted)
+        patch.setattr(Job, "wait", interrupted)
         futures = gathering.run(*(ask(f"r{n}", f"s{n}") for n in range(4)))
     assert isinstance(futures[1].exception(), KeyboardInterrupt)
     assert [futures[number].result().receipt.entry for number in (0, 2, 3)] == [1, 2, 3]
