@@ -5,13 +5,16 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import norm
 
 from privacy import composition, gaussian
+from privacy.accounting import SIGMA
 from privacy.audit.published import published_epsilon
 from privacy.budget import open_plan
 from privacy.composition import DpSgdRun
-from privacy.noise import DiscreteGaussian
+from privacy.noise import DiscreteGaussian, noise_delta
 from privacy.promise import Adjacency
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +111,20 @@ def test_the_check_values_of_the_proof() -> None:
     both = composition.epsilon([run], 1.0, 1e-5)
     assert f"{added:.3f} under add/remove, {replaced:.3f} under replace-one" in text
     assert f"answers of μ = 1 on top, {both:.3f}" in text
+
+
+def test_why_closeness_has_two_parameters() -> None:
+    """Total variation between the discrete and the rounded Gaussian, summed out at σ = 20."""
+    sigma = 20.0
+    points = np.arange(-300, 301)
+    discrete = norm.pdf(points, scale=sigma)
+    rounded = norm.cdf(points + 0.5, scale=sigma) - norm.cdf(points - 0.5, scale=sigma)
+    distance = np.abs(discrete / discrete.sum() - rounded).sum() / 2.0
+    constant = norm.pdf(1.0) / 12.0
+    assert distance * sigma**2 == pytest.approx(constant, rel=1e-3)
+    text = " ".join(text_of("promise.md").split())
+    assert f"τ ≈ φ(1)/(12σ²) ≈ {constant:.4f}/σ² ≈ 2⁻⁴⁵·⁶" in text
+    tau = constant / SIGMA**2
+    assert math.log2(tau) == pytest.approx(-45.6, abs=0.05)
+    assert noise_delta(2**20, 4.0, tau) == pytest.approx(1e-5 / 9.0, rel=0.05)
+    assert noise_delta(2**20, 6.2, tau) < 1e-5 < noise_delta(2**20, 6.3, tau)
