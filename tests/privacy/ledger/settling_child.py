@@ -2,19 +2,24 @@
 
     settling_child.py FOLDER WITNESS FIRST [POINT]
 
-Prints "ask N" before and "got N PAYLOAD RECEIPT" after each request, as a service would send. With
-a POINT it kills itself there, at the third request it settles.
+Prints "ask N" before and "got N PAYLOAD RECEIPT" after each request, as a service would send, from
+several callers at once. With a POINT there is one caller, and it kills itself there, at the third
+request it settles.
 """
 
 import os
 import signal
 import sys
+import threading
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from privacy.ledger import Ledger, PendingAnswer, additions, witness
 from privacy.ledger.group import Group
 from privacy.ledger.witness import Witness
+
+CALLERS = 8
 
 
 class Killer:
@@ -61,21 +66,35 @@ def main() -> None:
     ledger = Ledger.open(folder, witness=head)
     assert ledger.rolled_back is None, ledger.rolled_back
     killer = Killer(sys.argv[4], ledger) if len(sys.argv) > 4 else None
-    print("ready", flush=True)
-    for number in range(first, first + 10_000):
-        print(f"ask {number}", flush=True)
-        if killer is not None:
-            killer.requests += 1
-        # Two samples, one of which the request before asked too.
-        pending = [
-            PendingAnswer(
-                ledger.sample_key(f"s{sample}".encode(), "v1", b""), 100, 10, os.urandom(16)
-            )
-            for sample in (number, number - 1)
-        ]
-        settled = ledger.settle("alice", f"r{number}", b"content", pending, "v1")
-        sent = b"".join(settled.payloads).hex()
-        print(f"got {number} {sent} {settled.receipt.to_json_bytes().hex()}", flush=True)
+    numbers, sending = count(first), threading.Lock()
+
+    def say(line: str) -> None:
+        with sending:
+            print(line, flush=True)
+
+    def serve() -> None:
+        while True:
+            number = next(numbers)
+            say(f"ask {number}")
+            if killer is not None:
+                killer.requests += 1
+            # Two samples, one of which the request before asked too.
+            pending = [
+                PendingAnswer(
+                    ledger.sample_key(f"s{sample}".encode(), "v1", b""), 100, 10, os.urandom(16)
+                )
+                for sample in (number, number - 1)
+            ]
+            settled = ledger.settle("alice", f"r{number}", b"content", pending, "v1")
+            sent = b"".join(settled.payloads).hex()
+            say(f"got {number} {sent} {settled.receipt.to_json_bytes().hex()}")
+
+    say("ready")
+    threads = [threading.Thread(target=serve) for _ in range(1 if killer else CALLERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":
