@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Row
 
 from privacy.audit.ledger_check import check
 from privacy.audit.log import folder_faults, folder_lines, parse_log
 from privacy.budget import BudgetPlan
 from privacy.errors import LedgerFault
-from privacy.receipts import Receipt, verify
+from privacy.ledger import lookup
+from privacy.ledger.witness import Witness, read_heads
+from privacy.receipts import Receipt, SignedHead, sign, verify
 from tests.privacy.ledger.test_crash import CHILD as SETTLING
 from tests.privacy.ledger.test_crash import Killed, ask
 from tests.privacy.ledger.test_crash import verify as verify_after_crash
@@ -222,6 +225,36 @@ def test_a_ledger_opens_while_another_replica_is_busy(place, plan) -> None:
             busy.stdout.readline()
         busy.kill()
         busy.stdout.read()
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_reader_knows_a_busy_ledger_from_a_restored_one(
+    place, plan, asker, monkeypatch, restored: bool
+) -> None:
+    """While the reader looks, the witness moves past what it reads."""
+    read_state, writing = lookup.read_state, []
+    with place.create(plan) as writer:
+        asker.settle(writer, "r0", "s0")
+        if restored:
+            backup = place.copy("backup")
+            asker.settle(writer, "r1", "s1")
+            place.restore(backup)
+        seen = read_heads(place.witness.read_bytes())[0]
+
+        def late(connection: Connection) -> Row[Any]:
+            state = read_state(connection)
+            if not writing:
+                writing.append(state.last_entry)
+                head = sign(
+                    SignedHead(seen.ledger_id, seen.entry + 1, bytes(32), 0), writer._keys.signing
+                )
+                Witness(place.witness, lambda _: None).advance(head)
+            return state
+
+        monkeypatch.setattr(lookup, "read_state", late)
+        with place.open(read_only=True) as reader:
+            assert (reader.rolled_back is not None) == restored
+        assert writing == [1]
 
 
 def test_a_server_that_goes_back_in_time_stops_every_replica(place, plan, asker) -> None:
