@@ -166,6 +166,8 @@ class Writer:
                 job.wake()
         with self._mutex:
             self._promote()
+        # It leads itself: a cycle that would keep the whole group until it is collected.
+        leader.led = []
 
     def _withdraw(self, job: Job[Any], error: BaseException) -> None:
         """A caller leaves by an exception: nobody may wait for it any more.
