@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from privacy.accounting import budget_units
 from privacy.budget import BudgetPlan, open_plan, settle_draws
 from privacy.composition import DpSgdRun
 from privacy.ledger import Ledger
+from privacy.ledger.witness import read_heads
 from privacy.noise import DEFAULT_NOISE, NoiseName, closeness
 from privacy.receipts import Receipt, SignedHead
 
@@ -156,6 +158,9 @@ def reopen_ledger(
 
 def _read_trusted(path: Path) -> SignedHead | Receipt:
     content = path.read_bytes().strip()
+    with suppress(ValueError):
+        # The copy of a witness.
+        return read_heads(content)[0]
     for kind in (SignedHead, Receipt):
         try:
             return kind.from_json(json.loads(content))

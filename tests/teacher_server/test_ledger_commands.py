@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
+from ktan.errors import UserError
 from privacy.errors import LedgerExists, LedgerMismatch
 from privacy.ledger.database import Database
+from privacy.ledger.witness import read_heads
 from teacher_server import cli
 from teacher_server.opening import reopen_ledger
 
@@ -76,6 +78,27 @@ def test_a_ledger_is_opened_capped_and_backed_up(folder: Path, run: Run, tmp_pat
         assert "restored from an older copy" in stale.rolled_back
     with pytest.raises(LedgerExists, match="new folder"):
         run("backup", "--ledger", folder, "--out", copy)
+
+
+def test_a_copy_of_the_witness_or_its_head_stands_in_for_a_lost_one(
+    folder: Path, run: Run, tmp_path: Path
+) -> None:
+    run("cap", "anna", "--epsilon", 2, "--ledger", folder)
+    witness, copy = tmp_path / "elsewhere" / "head.json", tmp_path / "copy.json"
+    kept = witness.read_bytes()
+    heads = read_heads(kept)
+    assert [head.entry for head in heads] == [1, 0]
+    for content in (kept, json.dumps(heads[0].to_json(), indent=2).encode()):
+        witness.unlink()
+        with reopen_ledger(folder, None, read_only=True) as lost:
+            assert "missing" in lost.rolled_back
+        copy.write_bytes(content)
+        with reopen_ledger(folder, None, trusted=copy) as again:
+            assert again.rolled_back is None
+        assert read_heads(witness.read_bytes()) == heads[:1]
+    copy.write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="neither a signed head nor a receipt"):
+        reopen_ledger(folder, None, trusted=copy)
 
 
 def test_a_ledger_of_this_version_needs_no_migration(folder: Path, run: Run) -> None:
