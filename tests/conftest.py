@@ -6,6 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy import URL, make_url
 
+_CAUGHT = pytest.StashKey[dict[str, str]]()
+
 POSTGRESQL = os.environ.get(
     "KTAN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 )
@@ -23,3 +25,18 @@ def postgresql() -> str:
     except psycopg.OperationalError:
         pytest.skip(f"no PostgreSQL at {url.host}:{url.port}; KTAN_TEST_POSTGRESQL names another")
     return POSTGRESQL
+
+
+@pytest.fixture
+def caught(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Fault that was planted on purpose → what caught it; printed at the end of the run."""
+    return request.config.stash.setdefault(_CAUGHT, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = terminalreporter.config.stash.get(_CAUGHT, {})
+    if found:
+        terminalreporter.section("planted faults: what caught each")
+        width = max(map(len, found))
+        for name, what in sorted(found.items()):
+            terminalreporter.write_line(f"{name:<{width}}  {what}")
