@@ -10,8 +10,8 @@ integers; the others compose one more Gaussian and look at ε, for they have no 
 it holds; PRV convolves again, as it holds a list.
 
 PLD and PRV run on their default grids, tightened where they are not within 1e-6 of the exact curve.
-For these pure Gaussians a grid of 1e-3, ten times coarser than PLD's default, would do as well: an ε is
-then read off in a tenth of the time, 170 to 340 times ours.
+For these pure Gaussians a grid of 1e-3, ten times coarser than PLD's default, would do as well: an
+ε is then read off in a tenth of the time, 170 to 340 times ours.
 """
 
 from __future__ import annotations
