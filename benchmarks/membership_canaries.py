@@ -128,7 +128,7 @@ def one_teacher(
     )
     parts = split(private, SplitRecipe(labelled=0, unlabelled=0, test=0))
     plan = open_plan(64.0, DELTA, draws=0, training=[run])
-    custody = Custody("0" * 32, plan, run, lambda _version: None, _mac)
+    custody = Custody("0" * 32, plan, run, lambda _version, _weights: None, _mac)
     options = TeacherOptions(
         mode="dp-sgd", network="mlp-small", network_set=("hidden=[64]",), start="random",
         reference_steps=0, learning_rate=1.0, max_grad_norm=1.0, device="cpu",

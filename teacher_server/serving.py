@@ -20,7 +20,7 @@ from teacher_server.opening import reopen_ledger
 from teacher_server.options import ServeOptions
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.running import run
-from teacher_server.training import verify_folder
+from teacher_server.training import verify_charged, verify_folder
 
 
 class TrainedTeacher:
@@ -59,8 +59,8 @@ def run_service(
                 f"{ledger_folder} is ledger {ledger.ledger_id}; a data set has one ledger"
             )
         verify_folder(folder, ledger.mac)
-        if card.mode == "dp-sgd" and ledger.training_of(card.version) is None:
-            raise UserError(f"the training of the teacher in {folder} was never charged")
+        if card.mode == "dp-sgd":
+            verify_charged(folder, card.version, ledger)
         noise = source(noise_name)
         if card.mode != "dp-sgd" and not ledger.plan.covers(noise):
             raise UserError(

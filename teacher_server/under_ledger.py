@@ -70,7 +70,7 @@ def _training_run(ledger: Ledger, interrupted: str | None) -> tuple[DpSgdRun, bo
     """
     used = ledger.training_of(interrupted) if interrupted else None
     if used is not None:
-        return used, True
+        return used.run, True
     reserved = ledger.reserved_training()
     if not reserved:
         raise UserError(
@@ -80,9 +80,9 @@ def _training_run(ledger: Ledger, interrupted: str | None) -> tuple[DpSgdRun, bo
     return reserved[0], False
 
 
-def _charge(ledger: Ledger, run: DpSgdRun | None, version: str) -> None:
+def _charge(ledger: Ledger, run: DpSgdRun | None, version: str, weights: str) -> None:
     if run is not None:
-        ledger.charge_training(run, version)
+        ledger.charge_training(run, version, weights)
 
 
 def evaluate_teacher(folder: Path, source: DataSource, recipe: SplitRecipe) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from ktan.teachers.alignment import Alignment, Frame
 from ktan.teachers.card import CardTap, Mode, TeacherCard, TrainingPrivacy
 from ktan.teachers.folder import (
     FILES,
+    WEIGHTS_FILE,
     folder_contents,
     read_alignments,
     read_tensors,
@@ -16,6 +17,7 @@ from ktan.teachers.stack import Stack
 
 __all__ = [
     "FILES",
+    "WEIGHTS_FILE",
     "Alignment",
     "CardTap",
     "Frame",

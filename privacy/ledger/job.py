@@ -2,15 +2,17 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from privacy.composition import DpSgdRun
+from privacy.errors import RequestIdReused
 from privacy.key_history import SigningKey
 from privacy.ledger import lookup
 from privacy.ledger.group import Finish, Group
 from privacy.ledger.keys import LedgerKeys
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import Settlement
+from privacy.ledger.training_charge import TrainingCharge
 
 _Result = TypeVar("_Result")
 Decide = Callable[[Group], Callable[[], _Result]]
@@ -43,6 +45,11 @@ class Job(Generic[_Result]):
         self._turn = threading.Lock()
         self._turn.acquire()
 
+    @property
+    def answers(self) -> int:
+        """How many answers it asks for."""
+        return 0 if self.request is None else len(self.request.keys)
+
     def wait(self) -> None:
         """Returns when the job is done, or is to lead."""
         self._turn.acquire()
@@ -64,13 +71,24 @@ def settling(request: Request) -> Job[Settlement]:
     return Job(decide, (client, request_id), request)
 
 
-def training(run: DpSgdRun, teacher_version: str, content_digest: bytes) -> Job[Settlement]:
+def training(charge: TrainingCharge, teacher_version: str) -> Job[Settlement]:
     """Uses a reserved run for this teacher, unless it was used for it before."""
     request_id = lookup.training_request(teacher_version)
 
+    def earlier(group: Group) -> Finish | None:
+        for content in charge.accepted():
+            with suppress(RequestIdReused):
+                return group.earlier("", request_id, content)
+        raise RequestIdReused(
+            f"the training of teacher {teacher_version} was charged already, for another run or "
+            "for other weights than these: two releases would stand under one charge. Serve the "
+            "folder that was written under the charge, or finish the unfinished training that the "
+            "charge was made for; delete this one, and train anew with another reserved run"
+        )
+
     def decide(group: Group) -> Finish:
-        earlier = group.earlier("", request_id, content_digest)
-        return earlier or group.use_training_run(run, teacher_version, content_digest)
+        new = charge.run, teacher_version, charge.content()
+        return earlier(group) or group.use_training_run(*new)
 
     return Job(decide, ("", request_id))
 

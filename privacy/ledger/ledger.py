@@ -26,6 +26,7 @@ from privacy.ledger.request import Request
 from privacy.ledger.session import Session
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
 from privacy.ledger.standing import budget_state
+from privacy.ledger.training_charge import TrainingCharge
 from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
@@ -226,21 +227,22 @@ class Ledger:
         request = Request.of(client, request_id, content_digest, pending, teacher_version)
         return self._writer.commit(job.settling(request))
 
-    def charge_training(self, run: DpSgdRun, teacher_version: str) -> Receipt:
+    def charge_training(self, run: DpSgdRun, teacher_version: str, weights: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.
 
-        Called again for the same teacher and run it returns the first receipt: a version is one
-        training. Training anew, with fresh noise, is another version and another run.
+        weights: `mac` of the finished weights, which are on disk already: they are all that the
+        charge pays for. Called again for the same teacher, run and weights it returns the first
+        receipt. Training anew, with fresh noise, is another version and another run.
 
         Raises BudgetExhausted when the plan has no such run left, RequestIdReused when the
-        teacher was charged for another run, LedgerFault.
+        teacher was charged for another run or other weights, LedgerFault.
         """
         _require_name("teacher_version", teacher_version)
-        content = canonical_json.encode(run.to_json())
-        return self._writer.commit(job.training(run, teacher_version, content)).receipt
+        charge = TrainingCharge(run, weights)
+        return self._writer.commit(job.training(charge, teacher_version)).receipt
 
-    def training_of(self, teacher_version: str) -> DpSgdRun | None:
-        """The reserved run that was charged for this teacher; None when none was."""
+    def training_of(self, teacher_version: str) -> TrainingCharge | None:
+        """What was charged for this teacher; None when nothing was. Raises LedgerCorrupt."""
         with self._engine.begin() as connection:
             return lookup.training_of(connection, teacher_version)
 

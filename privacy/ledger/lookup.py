@@ -1,6 +1,7 @@
 """What the ledger's tables say: about a request, an answer, a client, a teacher."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from privacy.errors import BudgetExhausted, LedgerCorrupt, RequestIdReused
 from privacy.ledger import statements, store
 from privacy.ledger.chain import Entry
 from privacy.ledger.settlement import Settlement
+from privacy.ledger.training_charge import TrainingCharge
 from privacy.receipts import Receipt
 
 _PER_QUERY = 200
@@ -158,19 +160,27 @@ def require_same(client: str, request_id: str, before: bytes, now: bytes) -> Non
         )
 
 
-def training_of(connection: Connection, teacher_version: str) -> DpSgdRun | None:
-    """The run of the training entry of this teacher; None when there is none."""
-    body = connection.scalar(
-        select(store.entries.c.body)
+def training_of(connection: Connection, teacher_version: str) -> TrainingCharge | None:
+    """What was charged for the training of this teacher; None when nothing was.
+
+    Raises LedgerCorrupt when the stored charge is not that of the chain's entry.
+    """
+    row = connection.execute(
+        select(store.entries.c.number, store.entries.c.body, store.requests.c.content_digest)
         .join(store.requests, store.requests.c.entry == store.entries.c.number)
         .where(
             store.requests.c.client == "",
             store.requests.c.request_id == training_request(teacher_version),
         )
-    )
-    if body is None:
+    ).one_or_none()
+    if row is None:
         return None
-    return DpSgdRun.from_json(Entry.from_json(canonical_json.decode(body)).details["run"])
+    entry = Entry.from_json(canonical_json.decode(row.body))
+    with suppress(ValueError, KeyError, TypeError):
+        charge = TrainingCharge.from_content(store.as_bytes(row.content_digest))
+        if charge.run == DpSgdRun.from_json(entry.details["run"]):
+            return charge
+    raise LedgerCorrupt(f"the charge of entry {row.number} is not stored as it was made")
 
 
 def training_request(teacher_version: str) -> str:

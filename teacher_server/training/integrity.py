@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ktan.errors import UserError
-from ktan.teachers import FILES
+from ktan.teachers import FILES, WEIGHTS_FILE
+from privacy.ledger import Ledger
 
 MAC_FILE = "files.mac"
 
@@ -21,6 +22,31 @@ Mac = Callable[[Iterable[bytes]], str]
 def seal(contents: Mapping[str, bytes], mac: Mac) -> bytes:
     """What `MAC_FILE` holds for these files (name → content)."""
     return (mac(_framed((name, contents[name]) for name in FILES)) + "\n").encode()
+
+
+def weights_mac(contents: Mapping[str, bytes], mac: Mac) -> str:
+    """Names the weights among these files in a training charge.
+
+    The weights alone: card and alignments follow from them and from public data, and may differ in
+    their last bits where they are computed again on another machine.
+    """
+    return mac(_framed([(WEIGHTS_FILE, contents[WEIGHTS_FILE])]))
+
+
+def verify_charged(folder: Path, version: str, ledger: Ledger) -> None:
+    """Raises UserError unless the ledger was charged for this teacher and for these weights."""
+    charge = ledger.training_of(version)
+    if charge is None:
+        raise UserError(f"the training of the teacher in {folder} was never charged")
+    found = weights_mac({WEIGHTS_FILE: (folder / WEIGHTS_FILE).read_bytes()}, ledger.mac)
+    # None: charged by an older program, which named the run alone.
+    if charge.weights is not None and not hmac.compare_digest(charge.weights, found):
+        raise UserError(
+            f"the training of teacher {version} was charged for other weights than those in "
+            f"{folder}, which come of another copy of the same unfinished training: serve the "
+            "folder that was written under the charge, delete this one, and train anew with "
+            "another reserved run"
+        )
 
 
 def verify_folder(folder: Path, mac: Mac) -> None:

@@ -25,7 +25,7 @@ from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
 from teacher_server.training.dp_sgd import DpSgdRecipe, train_dp_sgd
 from teacher_server.training.ensemble import EnsembleRecipe, train_ensemble
-from teacher_server.training.integrity import MAC_FILE, Mac, seal
+from teacher_server.training.integrity import MAC_FILE, Mac, seal, weights_mac
 from teacher_server.training.options import (
     TeacherOptions,
     chosen_augment,
@@ -57,8 +57,9 @@ class Custody:
     plan: BudgetPlan
     training_run: DpSgdRun | None
     """The reserved run that a `dp-sgd` teacher uses."""
-    charge: Callable[[str], None]
-    """Debits the run for a teacher's version, once however often it is called for that version."""
+    charge: Callable[[str, str], None]
+    """Debits the run for a teacher's version and the `mac` of its finished weights, once however
+    often it is called for these two; raises for other weights under a version that was charged."""
     mac: Mac
     charged: bool = False
     """Whether that run was charged for this teacher already: a crash came after the charge."""
@@ -125,10 +126,12 @@ def train_teacher(
         if options.mode == "dp-sgd"
         else None,
     )
+    contents = folder_contents(card, weights, alignments)
     if options.mode == "dp-sgd":
-        # Before anything that was trained is written; again after a crash in between it is free.
-        custody.charge(card.version)
-    sealed = seal(folder_contents(card, weights, alignments), custody.mac)
+        # Before anything that was trained is written, and after the last state is on disk: again
+        # after a crash in between it is free, for the same weights.
+        custody.charge(card.version, weights_mac(contents, custody.mac))
+    sealed = seal(contents, custody.mac)
     write_folder(out, card, weights, alignments, {MAC_FILE: sealed})
     unfinished.discard()
     return card

@@ -120,7 +120,7 @@ def audited(place: Path) -> Case:
             heads.append(ledger.head())
 
         ask("alice", "r1", "a", "b")
-        ledger.charge_training(run, "teacher-1")
+        ledger.charge_training(run, "teacher-1", "ab" * 32)
         ask("bob", "r2", "b", "c")
         ledger.set_cap("bob", 2_000_000)
         ask("alice", "r3", "a")

@@ -165,15 +165,17 @@ def test_training_and_answers_share_a_group(place, training_plan, asker, monkeyp
         charge = partial(partial, ledger.charge_training)
         futures = Gathering(ledger, monkeypatch).run(
             partial(asker.settle, ledger, "r0", "s0"),
-            charge(first, "teacher-1"),
-            charge(first, "teacher-1"),
-            charge(second, "teacher-2"),
-            charge(first, "teacher-3"),
+            charge(first, "teacher-1", "ab" * 32),
+            charge(first, "teacher-1", "ab" * 32),
+            charge(second, "teacher-2", "ab" * 32),
+            charge(first, "teacher-3", "ab" * 32),
+            charge(first, "teacher-1", "cd" * 32),
             partial(asker.settle, ledger, "r1", "a"),
         )
         assert futures[1].result() == futures[2].result()
         assert isinstance(futures[4].exception(), BudgetExhausted)
-        assert futures[5].result().receipt.entry == 4
+        assert isinstance(futures[5].exception(), RequestIdReused)
+        assert futures[6].result().receipt.entry == 4
         assert ledger.reserved_training() == (third,)
 
 

@@ -92,6 +92,17 @@ def test_a_migrated_ledger_goes_on_where_it_stood(old, asker) -> None:
         assert again.budget().spent == 400
 
 
+def test_an_old_training_charge_is_the_one_charge_of_its_teacher(old) -> None:
+    migrate(old.folder)
+    with old.open() as ledger:
+        charge = ledger.training_of("teacher-1")
+        assert (charge.run, charge.weights) == (ledger.plan.training[0], None)
+        # It names no weights, so that a crash before the folder was written can still be mended.
+        receipt = ledger.charge_training(charge.run, "teacher-1", "ab" * 32)
+        assert receipt.to_json_bytes().decode() in OLD["receipts"]
+        assert ledger.head().entry == 4
+
+
 def test_old_receipts_and_the_old_log_verify_beside_the_new_ones(old, asker) -> None:
     migrate(old.folder)
     receipts = [Receipt.from_json_bytes(receipt.encode()) for receipt in OLD["receipts"]]

@@ -18,7 +18,7 @@ def closed(place, training_plan, asker):
     with place.create(training_plan, default_cap=5000) as ledger:
         asker.settle(ledger, "r1", "a", "b")
         ledger.set_cap("alice", 4000)
-        ledger.charge_training(training_plan.training[0], "teacher-1")
+        ledger.charge_training(training_plan.training[0], "teacher-1", "ab" * 32)
         asker.settle(ledger, "r2", "b", "c", client="bob")
         asker.settle(ledger, "r3", "a")
     return place

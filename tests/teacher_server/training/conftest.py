@@ -24,7 +24,7 @@ class FakeLedger:
     def custody(self) -> Custody:
         return Custody("ab" * 16, self.plan, RUN, self._charge, self._mac)
 
-    def _charge(self, version: str) -> None:
+    def _charge(self, version: str, _weights: str) -> None:
         if version not in self.charged:
             self.charged.append(version)
 

@@ -130,9 +130,9 @@ def test_only_dp_sgd_is_charged_and_before_anything_is_written(world, ledger, tm
     custody = ledger.custody()
     seen = []
 
-    def charge(version):
+    def charge(version, weights):
         seen.append((version, (tmp_path / "noisy").exists()))
-        custody.charge(version)
+        custody.charge(version, weights)
 
     card = train_teacher(
         *world, NOISY, tmp_path / "noisy", dataclasses.replace(custody, charge=charge),
@@ -143,7 +143,7 @@ def test_only_dp_sgd_is_charged_and_before_anything_is_written(world, ledger, tm
 
 
 def test_a_refused_charge_leaves_no_teacher(world, ledger, tmp_path):
-    def refuse(version):
+    def refuse(version, weights):
         raise RuntimeError("budget exhausted")
 
     custody = dataclasses.replace(ledger.custody(), charge=refuse)
