@@ -146,18 +146,21 @@ class Writer:
     def _lead(self, job: Job[_Result]) -> None:
         """Settles one group, the leader's own job first among it, and passes the lead on."""
         with self._mutex:
-            answers = 0
-            while self._waiting and len(job.led) < _LARGEST_GROUP:
-                request = self._waiting[0].request
-                answers += 0 if request is None else len(request.keys)
-                full = answers > _MOST_ANSWERS or self._waiting[0].alone
-                if job.led and (full or job.alone):
-                    break
-                job.led.append(self._waiting.popleft())
+            job.led.append(self._waiting.popleft())
         self.require_usable()
-        if not self._transact(job.led, sure=False):
-            self._transact(job.led, sure=True)
+        if not self._transact(job, sure=False):
+            self._transact(job, sure=True)
         self._release(job)
+
+    def _gather(self, leader: Job[Any]) -> None:
+        """Takes into the leader's group whoever has come by now."""
+        with self._mutex:
+            answers = sum(job.answers for job in leader.led)
+            while self._waiting and len(leader.led) < _LARGEST_GROUP:
+                answers += self._waiting[0].answers
+                if leader.alone or self._waiting[0].alone or answers > _MOST_ANSWERS:
+                    break
+                leader.led.append(self._waiting.popleft())
 
     def _release(self, leader: Job[Any]) -> None:
         for job in leader.led:
@@ -196,14 +199,17 @@ class Writer:
 
     # One transaction
 
-    def _transact(self, jobs: list[Job[Any]], *, sure: bool) -> bool:
-        """Settles all jobs in one transaction; False when they must be decided again, surely."""
+    def _transact(self, leader: Job[Any], *, sure: bool) -> bool:
+        """Settles a group in one transaction; False when it must be decided again, surely."""
         with self._writing.connect() as connection:
             state = lookup.lock_state(connection)
             self._require_our_key(state)
             if self.book.rolled_back is None:
                 alone = self._lock is not None
                 require_newest(state, self._witness, self.head.entry, alone=alone)
+            # Only now: who came while another replica held the lock is not left behind.
+            self._gather(leader)
+            jobs = leader.led
             requests = [job.request for job in jobs if job.request is not None]
             names = [job.name for job in jobs if job.name is not None]
             group = Group(connection, self.book, state, names, requests, sure=sure)
