@@ -4,7 +4,8 @@
 
 The forecast sees 12,000 public glyphs and the number of private records, 60,000; the demo's three
 runs (benchmarks/results/demo-ensemble.json) trained 200 teachers on private ones. Both are the
-accuracy of the answered labels, and what the noise cost of it.
+accuracy of the answered labels, and what the noise cost of it. DATA is not where a demo has bound
+its glyphs to a ledger: that folder is refused.
 """
 
 from __future__ import annotations

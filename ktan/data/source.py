@@ -11,7 +11,7 @@ from ktan.data.dataset import Dataset
 from ktan.data.fake import load_fake
 from ktan.data.glyphs import load_glyphs
 from ktan.data.image_folder import load_image_folder
-from ktan.data.torchvision_sets import TORCHVISION_NAMES, load_torchvision
+from ktan.data.torchvision_sets import TORCHVISION_NAMES, load_torchvision, torchvision_folder
 from ktan.data.unit_hash import unit_hash
 from ktan.errors import UserError
 
@@ -41,18 +41,33 @@ class DataSource:
     """Take file paths as unit ids, class folder included: only where a label is no private
     content, as in a public benchmark."""
 
-    def load(self) -> Dataset:
-        """The whole data set; raises UserError for an unknown name or missing files."""
+    @property
+    def location(self) -> Path:
+        """`location` of what `load` gives, known without reading any of it.
+
+        Raises UserError for an unknown name.
+        """
         kind, _, argument = self.dataset.partition(":")
-        if self.size is not None and self.size < 1:
-            raise UserError(f"--size is {self.size}; at least one record is needed")
         if kind in ("imagefolder", "arrays"):
             if not argument:
                 raise UserError(f"--dataset {kind} needs a path: {kind}:PATH")
+            return Path(argument)
+        if self.dataset in ("glyphs", "fake"):
+            return self.data_root / self.dataset
+        if self.dataset in TORCHVISION_NAMES:
+            return torchvision_folder(self.dataset, self.data_root)
+        raise UserError(f"no data set is called {self.dataset!r}; there are {', '.join(DATASETS)}")
+
+    def load(self) -> Dataset:
+        """The whole data set; raises UserError for an unknown name or missing files."""
+        kind, location = self.dataset.partition(":")[0], self.location
+        if self.size is not None and self.size < 1:
+            raise UserError(f"--size is {self.size}; at least one record is needed")
+        if kind in ("imagefolder", "arrays"):
             if kind == "arrays":
-                return _thinned(load_arrays(Path(argument)), self.size)
+                return _thinned(load_arrays(location), self.size)
             folder = load_image_folder(
-                Path(argument),
+                location,
                 self.data_root,
                 self.image_size,
                 grey=self.grey,
@@ -63,10 +78,8 @@ class DataSource:
             return load_glyphs(self.data_root, self.size)
         if self.dataset == "fake":
             return load_fake(self.data_root, self.size)
-        if self.dataset in TORCHVISION_NAMES:
-            whole = load_torchvision(self.dataset, self.data_root, download=self.download)
-            return _thinned(whole, self.size)
-        raise UserError(f"no data set is called {self.dataset!r}; there are {', '.join(DATASETS)}")
+        whole = load_torchvision(self.dataset, self.data_root, download=self.download)
+        return _thinned(whole, self.size)
 
 
 def _thinned(dataset: Dataset, size: int | None) -> Dataset:

@@ -21,13 +21,18 @@ _FOLDERS = {
 TORCHVISION_NAMES = tuple(_FOLDERS)
 
 
+def torchvision_folder(name: str, data_root: Path) -> Path:
+    """Where torchvision keeps the files of the data set `name`."""
+    return data_root / _FOLDERS[name]
+
+
 def load_torchvision(name: str, data_root: Path, *, download: bool) -> Dataset:
     """The training part followed by the test part, which is the holdout.
 
     A record's unit id is its position in the files. Raises UserError when the files are missing
     and `download` is off.
     """
-    location = data_root / _FOLDERS[name]
+    location = torchvision_folder(name, data_root)
     root = location if name == "svhn" else data_root
     try:
         parts = [_part(name, root, train, download) for train in (True, False)]

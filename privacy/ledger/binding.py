@@ -75,6 +75,20 @@ def bind(data: Path, ledger_id: str, dataset_id: str, public_key: bytes) -> None
             raise LedgerExists(_bound(data, found)) from None
 
 
+def overlapping_binding(data: Path) -> Path | None:
+    """The file that binds the data at `data`, a folder around them, or something within them.
+
+    None where no ledger knows of any of these records; a copy cannot be seen. Raises LedgerMismatch
+    as `read_binding` does.
+    """
+    if read_binding(data) is not None:
+        return binding_path(data)
+    place = data.resolve()
+    around = (folder / _INSIDE for folder in place.parents)
+    within = place.rglob(f"*{_SUFFIX}") if place.is_dir() else iter(())
+    return next((other for other in (*around, *within) if other.is_file()), None)
+
+
 def require_unbound(data: Path) -> None:
     """Raises LedgerExists when the data at `data` belong to a ledger already.
 
@@ -84,15 +98,12 @@ def require_unbound(data: Path) -> None:
     found = read_binding(data)
     if found is not None:
         raise LedgerExists(_bound(data, found))
-    place = data.resolve()
-    around = (folder / _INSIDE for folder in place.parents)
-    within = place.rglob(f"*{_SUFFIX}") if place.is_dir() else iter(())
-    for other in (*around, *within):
-        if other.is_file():
-            raise LedgerExists(
-                f"{data} shares records with data that belong to a ledger already ({other}): a "
-                "second ledger would be a second budget for them; open that one"
-            )
+    other = overlapping_binding(data)
+    if other is not None:
+        raise LedgerExists(
+            f"{data} shares records with data that belong to a ledger already ({other}): a "
+            "second ledger would be a second budget for them; open that one"
+        )
 
 
 def require_bound(data: Path, ledger_id: str) -> None:

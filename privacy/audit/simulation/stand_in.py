@@ -7,6 +7,7 @@ draws of teachers is that of the smaller number, so that a forecast errs towards
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ktan.data import Dataset, DataSource, Split, SplitRecipe, split
 from privacy.audit.layout import counted
 from privacy.audit.simulation.options import SimulationOptions
 from privacy.errors import InvalidPlan
+from privacy.ledger import overlapping_binding
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +44,33 @@ class StandIn:
 
 
 def load_public(options: SimulationOptions) -> Dataset:
-    """The public data set. Raises InvalidPlan when none is named, UserError when there is none."""
+    """The public data set.
+
+    Raises InvalidPlan when none is named, or when it shares records with data that belong to a
+    ledger, before any of it is read; UserError when there is none.
+    """
     if options.dataset is None:
         raise InvalidPlan("--simulate trains on public data: name them with --dataset")
-    return DataSource(
+    source = DataSource(
         dataset=options.dataset,
         data_root=options.data_root,
         download=options.download,
         size=options.size,
         image_size=options.image_size,
         grey=options.grey,
-    ).load()
+    )
+    _require_public(source.location)
+    return source.load()
+
+
+def _require_public(data: Path) -> None:
+    bound = overlapping_binding(data)
+    if bound is not None:
+        raise InvalidPlan(
+            f"{data} belongs to a ledger or shares records with data that do ({bound}): a "
+            "simulation shows what teachers learn from its data without noise, which no budget "
+            "pays for; name public data with --dataset, or another place of them with --data-root"
+        )
 
 
 def stand_in(

@@ -29,6 +29,17 @@ def test_glyphs_of_any_size(tmp_path: Path) -> None:
     assert short.id == DataSource("glyphs", tmp_path, size=40).load().id
 
 
+def test_where_data_lie_is_known_before_they_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", samples=np.zeros((4, 2)))
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "cat" / "one.png")
+    names = ("fake", "glyphs", f"arrays:{tmp_path}/mine.npz", f"imagefolder:{tmp_path}/pictures")
+    for name in names:
+        source = DataSource(name, tmp_path / "root", size=1)
+        before = source.location
+        assert before == source.load().location
+
+
 def test_a_part_of_ones_own_arrays(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
     held = np.arange(10) >= 5

@@ -22,6 +22,8 @@ from privacy.audit.simulation.stand_in import stand_in
 from privacy.audit.simulation.throwaway import train_public
 from privacy.budget import open_plan
 from privacy.errors import InvalidPlan, PrivacyError
+from privacy.ledger import binding_path
+from privacy.ledger.binding import bind
 
 LABELS = TapProposal("probabilities", "probabilities", 10, 0.9)
 HINT = TapProposal("hint", "hint", 8, 0.1, path="features")
@@ -161,6 +163,40 @@ def test_a_mistake_is_one_line(monkeypatch, capsys, user_folder, arguments, mess
     assert len(err.splitlines()) == 1
     assert message in err
     assert left_behind(user_folder) == []
+
+
+@pytest.mark.parametrize("place", ["itself", "within", "around"])
+def test_data_that_belong_to_a_ledger_are_refused_before_they_are_read(
+    monkeypatch, capsys, tmp_path, user_folder, place
+) -> None:
+    """What is printed is learnt without noise: of private records it would be a free release."""
+    folder = tmp_path / "records"
+    (folder / "part").mkdir(parents=True)
+    bound = {"itself": folder / "mine.npz", "within": folder, "around": folder / "part"}[place]
+    named = f"imagefolder:{folder}" if place == "around" else f"arrays:{folder / 'mine.npz'}"
+    # It could not be read: only what stands beside it can be what is complained about.
+    (folder / "mine.npz").write_bytes(b"")
+    bind(bound, "ab" * 16, "arrays/mine", bytes(32))
+    code, out, err = command(
+        monkeypatch, capsys, "--simulate", "--epsilon", 4, "--dataset", named, "--test", 60
+    )
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert str(binding_path(bound)) in err
+    assert "no budget pays for" in err
+    assert "--dataset" in err
+    assert left_behind(user_folder) == []
+
+
+def test_a_bound_benchmark_under_the_data_root_is_refused_too(
+    monkeypatch, capsys, user_folder
+) -> None:
+    bind(user_folder / "fake", "ab" * 16, "fake/1", bytes(32))
+    asked = ("--simulate", "--epsilon", 4, "--dataset", "fake", "--data-root", user_folder)
+    code, _, err = command(monkeypatch, capsys, *asked)
+    assert code == 2
+    assert "fake.ledger.json" in err
+    assert "--data-root" in err
 
 
 def test_an_unknown_training_option_and_a_failing_command_are_named(tmp_path, monkeypatch) -> None:
