@@ -117,21 +117,10 @@ class Receipt:
 
     def signed(self, signature: bytes, path: merkle.InclusionPath | None) -> "Receipt":
         """The same receipt under this signature."""
-        return Receipt(
-            self.ledger_id,
-            self.entry,
-            self.entry_hash,
-            self.client,
-            self.request_id,
-            self.charge,
-            self.draws,
-            self.spent,
-            self.budget,
-            self.epsilon_spent,
-            self.promise,
-            signature,
-            path,
-        )
+        # As dataclasses.replace would, at a fifth of its cost: one per request, under the lock.
+        made = object.__new__(Receipt)
+        made.__dict__.update(self.__dict__, signature=signature, path=path)
+        return made
 
     def signed_bytes(self) -> bytes:
         """What the signature vouches for: a domain line and every field but signature and path."""

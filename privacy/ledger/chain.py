@@ -106,7 +106,11 @@ class Entry:
         What canonical_json.encode writes, three times faster: one of them per request.
         """
         string = canonical_json.encode_string
-        details = canonical_json.encode(dict(self.details)).decode()
+        new = self.details.get("new")
+        if len(self.details) == 1 and type(new) is int:
+            details = f'{{"new":{new}}}'
+        else:
+            details = canonical_json.encode(dict(self.details)).decode()
         return (
             f'{{"answers_digest":"{self.answers_digest.hex()}","charge":{self.charge},'
             f'"client":{string(self.client)},"details":{details},"draws":{self.draws},'

@@ -126,7 +126,8 @@ hashes = st.binary(min_size=32, max_size=32)
         spent_after=counts,
         draws_after=counts,
         answers_digest=hashes,
-        details=st.dictionaries(texts, texts | counts | st.none() | st.lists(st.floats(0, 1))),
+        details=st.fixed_dictionaries({"new": counts | texts})
+        | st.dictionaries(texts, texts | counts | st.none() | st.lists(st.floats(0, 1))),
     )
 )
 def test_the_written_out_form_of_an_entry_is_the_canonical_one(entry: Entry) -> None:
