@@ -2,32 +2,13 @@
 
 import json
 import struct
-import sys
 
 import pytest
 
-from privacy.audit import cli
 from privacy.audit.planning import forecast
 from privacy.audit.proposal import Proposal, TapProposal
 from privacy.audit.tap_option import alternative_taps
 from privacy.errors import InvalidPlan
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `privacy-audit plan`; returns exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privacy-audit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_every_combination_is_a_row_and_equals_the_forecast_of_it_alone(run) -> None:

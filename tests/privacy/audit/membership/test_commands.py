@@ -1,31 +1,12 @@
 """`privacy-audit membership` and `canaries`, as an auditor calls them."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from privacy.audit import cli
 from privacy.audit.membership.one_run import epsilon_lower_bound
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command; returns exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privacy-audit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture
