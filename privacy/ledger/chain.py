@@ -32,7 +32,7 @@ class Entry:
 
     number: 0 for the opening entry, then without gaps.
     previous: hash of entry `number - 1`, 32 bytes.
-    time: UTC, ISO 8601 with microseconds.
+    time: UTC, ISO 8601, whole seconds; entries of older versions have microseconds.
     client, request_id: who asked, under which id; both "" for what the custodian did.
     releases: what the request asked for, one per sample and tap.
     charge, draws: added by this entry, in units of μ²·2⁴⁰ and in noise draws.
