@@ -209,7 +209,7 @@ def _of_card(folder: Path, card: TeacherCard) -> dict[str, Any]:
         "teacher": folder,
         "version": card.version,
         "mode": f"{card.mode}, {card.teachers} x {card.network.name}",
-        "private records": f"{card.split['counts']['private']:,}",
+        "private units": f"{card.split['counts']['private']:,}",
     }
     for entry in card.taps:
         bound = f"B = {entry.bound:.4g}" if entry.bound else "unbounded"

@@ -59,7 +59,10 @@ def _beside(dataset: Dataset, kind: str) -> Path:
 
 
 def build_plan(options: PlanOptions, dataset: Dataset, private_records: int) -> BudgetPlan:
-    """The ledger's plan. Raises UserError or InvalidPlan where the parts contradict each other."""
+    """The ledger's plan. Raises UserError or InvalidPlan where the parts contradict each other.
+
+    private_records: of a reserved DP-SGD run; public, as it protects records and no larger unit.
+    """
     unit = options.unit or ("record" if dataset.records_are_units else "unit")
     close = closeness(options.noise)
     if options.training_epsilon is None:
@@ -68,7 +71,7 @@ def build_plan(options: PlanOptions, dataset: Dataset, private_records: int) -> 
         )
     if unit != "record":
         raise UserError(
-            f"dp-sgd protects one record, and units of {dataset.name} hold several: say "
+            f"dp-sgd protects one record, and a {unit} of {dataset.name} may have several: say "
             "--unit record to promise that and no more, or leave out --training-epsilon"
         )
     if not 0 < options.training_epsilon <= options.epsilon:

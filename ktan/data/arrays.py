@@ -57,6 +57,7 @@ def load_arrays(path: Path) -> Dataset:
         unit_ids=_unit_ids(path, arrays.get("unit_ids"), count),
         holdout=torch.from_numpy(holdout),
         location=path,
+        ids_given="unit_ids" in arrays,
     )
 
 

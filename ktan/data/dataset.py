@@ -37,6 +37,9 @@ class Dataset:
     """bool [N]: True for the official test part; all False where the source names none."""
     location: Path
     """The file or folder that holds the data; a ledger's id is written beside or into it."""
+    ids_given: bool = False
+    """Whether the unit ids are the owner's own, so that a unit may hold several records; else every
+    record is a unit. It is a fact of the form: whether some unit *does* hold several is private."""
     published: bool = False
     """Whether anybody can have all records (a benchmark, generated data); only such a set may be
     divided into private and public units by default numbers."""
@@ -77,7 +80,7 @@ class Dataset:
     @property
     def records_are_units(self) -> bool:
         """Whether every record is a unit of its own (then `dp-sgd` protects units, too)."""
-        return len(np.unique(self.unit_ids)) == len(self.unit_ids)
+        return not self.ids_given and len(np.unique(self.unit_ids)) == len(self.unit_ids)
 
     @property
     def id(self) -> str:

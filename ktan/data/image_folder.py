@@ -82,6 +82,7 @@ def load_image_folder(
         unit_ids=unit_ids,
         holdout=torch.tensor([picture.holdout for picture in pictures]),
         location=path,
+        ids_given=(path / _UNITS_FILE).exists(),
     )
 
 

@@ -30,8 +30,8 @@ class DataSource:
     download: bool = False
     """Fetch a torchvision data set that is not there yet."""
     size: int | None = None
-    """Records to generate (glyphs, fake), or to take of all there are, by a hash of their
-    unit ids (the others)."""
+    """Records to generate (glyphs, fake), or units to take of all there are, by a hash of their
+    ids (the others)."""
     image_size: int | None = None
     """Side in pixels to which an image folder is brought; all its pictures must have one size
     when not given."""
@@ -62,7 +62,7 @@ class DataSource:
         """The whole data set; raises UserError for an unknown name or missing files."""
         kind, location = self.dataset.partition(":")[0], self.location
         if self.size is not None and self.size < 1:
-            raise UserError(f"--size is {self.size}; at least one record is needed")
+            raise UserError(f"--size is {self.size}; at least one is needed")
         if kind in ("imagefolder", "arrays"):
             if kind == "arrays":
                 return _thinned(load_arrays(location), self.size)
@@ -83,16 +83,21 @@ class DataSource:
 
 
 def _thinned(dataset: Dataset, size: int | None) -> Dataset:
-    """`size` records, those of the units whose ids hash lowest: content has no say in it.
+    """All records of the `size` units whose ids hash lowest: no content has a say in it, and no
+    number of records.
 
-    The training and the official test part keep their share.
+    The training units and those with a record in the official test part keep their share.
     """
-    if size is None or size >= len(dataset):
+    units, inverse = np.unique(dataset.unit_ids, return_inverse=True)
+    if size is None or size >= len(units):
         return dataset
-    order = np.argsort(unit_hash(dataset.unit_ids, "size"), kind="stable")
-    held = dataset.holdout.numpy()[order]
-    held_size = round(size * int(held.sum()) / len(dataset))
-    kept = np.sort(np.concatenate([order[~held][: size - held_size], order[held][:held_size]]))
+    held = np.zeros(len(units), dtype=bool)
+    held[inverse[dataset.holdout.numpy()]] = True
+    order = np.argsort(unit_hash(units, "size"), kind="stable")
+    held_size = round(size * int(held.sum()) / len(units))
+    training, tests = order[~held[order]], order[held[order]]
+    chosen = np.concatenate([training[: size - held_size], tests[:held_size]])
+    kept = np.flatnonzero(np.isin(inverse, chosen))
     rows = torch.from_numpy(kept)
     return replace(
         dataset,

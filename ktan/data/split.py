@@ -72,6 +72,8 @@ class Split:
     recipe: SplitRecipe
     """As resolved for the data set, so that a default and the same number said are equal."""
     dataset_id: str
+    unit_ids: UnitIds
+    """Of all records of the data set."""
     private: Indices
     labelled: Indices
     unlabelled: Indices
@@ -79,11 +81,18 @@ class Split:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Records in each part."""
-        return {name: len(part) for name, part in self._parts().items()}
+        """Units in each part.
+
+        Public: how many records stand behind a unit is its content, and is not counted.
+        """
+        return {name: len(np.unique(self.unit_ids[part])) for name, part in self._parts().items()}
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe, the counts and a SHA-256 of each list of positions."""
+        """The recipe, the counts and a SHA-256 of each list of positions.
+
+        Positions tell of the number of records behind a unit: where units are private, the
+        digests stay on the secure host. The recipe and the counts may be shown.
+        """
         return {
             "dataset": self.dataset_id,
             "recipe": asdict(self.recipe),
@@ -155,7 +164,7 @@ def split(dataset: Dataset, recipe: SplitRecipe) -> Split:
     else:
         raise UserError(f"--by is {recipe.by!r}; it is hash or official")
     records = [_records_of(chosen, inverse, len(units)) for chosen in (private, *parts)]
-    return Split(recipe, dataset.id, *records)
+    return Split(recipe, dataset.id, dataset.unit_ids, *records)
 
 
 def shards(unit_ids: UnitIds, k: int, seed: int = 0) -> list[Indices]:

@@ -105,7 +105,7 @@ class TeacherCard:
     taps: tuple[CardTap, ...]
     ledger_id: str
     split: Mapping[str, Any]
-    """The split's recipe and the number of records in each part."""
+    """The split's recipe and the number of units in each part, never of records."""
     unit: str
     """What the promise protects: a record, or a person with several."""
     training: Mapping[str, Any] = field(default_factory=dict)

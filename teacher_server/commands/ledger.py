@@ -54,14 +54,15 @@ def open_ledger(
     opened = opening.open_ledger(
         dataset, parts, checked, ledger, witness, plan.client_epsilon, database_url
     )
+    units = parts.counts
     with opened:
         state = opened.budget(None)
         print_facts(
             {
                 "ledger": opened.ledger_id,
                 "dataset": dataset.id,
-                "private_records": len(parts.private),
-                "public_records": sum(parts.counts.values()) - len(parts.private),
+                "private_units": units["private"],
+                "public_units": sum(units.values()) - units["private"],
                 "public_means": "not protected: reference network, bounds, alignment, evaluation",
                 "promise": state.promise.sentence(),
                 "answering_mu": opened.plan.mu_max,

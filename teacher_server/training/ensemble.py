@@ -40,7 +40,7 @@ class EnsembleRecipe:
     spec: NetworkSpec
     normalise: Normalisation
     steps: int
-    """Of every teacher, the same for all; from the public N, k and batch."""
+    """Of every teacher, the same for all; from the public number of units, k and batch."""
     batch: int
     learning_rate: float
     optimiser: OptimiserName

@@ -32,7 +32,8 @@ class TeacherOptions:
     network_set: tuple[str, ...] = ()
     """NAME=VALUE: an option of the network, such as width=32; repeat for several."""
     epochs: float = 25.0
-    """Passes of each teacher over its records; dp-sgd takes the steps that the ledger reserved."""
+    """Passes of each teacher over its shard, each unit counted as one record: where units hold
+    about ten, say ten times as many; dp-sgd takes the steps that the ledger reserved."""
     batch: int = 32
     """Records in a step of each teacher; dp-sgd takes the rate that the ledger reserved."""
     optimiser: OptimiserName | None = None

@@ -156,7 +156,7 @@ def _plan_work(dataset: Dataset, parts: Split, options: TeacherOptions, custody:
     if len(parts.private) == 0:
         raise UserError("the split keeps no private records; raise --private")
     if options.mode == "dp-sgd":
-        _require_protected_units(dataset, parts, custody)
+        _require_protected_units(custody)
     device = resolve_device(options.device)
     spec = chosen_network(options, dataset.input_shape, len(dataset.classes))
     taps = _shaped_taps(options, spec)
@@ -171,8 +171,9 @@ def _plan_work(dataset: Dataset, parts: Split, options: TeacherOptions, custody:
         )
     normalise = public_normalisation(public)
     optimiser, rate = chosen_optimiser(options)
-    # From the public N and k alone: the same for all teachers, whatever their shards hold.
-    shard = len(parts.private) / options.k
+    # From the number of units and k alone: the same for all teachers, whatever their shards hold.
+    # The number of records would tell all of them how many stand behind one unit.
+    shard = parts.counts["private"] / options.k
     recipe = EnsembleRecipe(
         spec=spec,
         normalise=normalise,
@@ -286,11 +287,10 @@ def _shaped_taps(options: TeacherOptions, spec: NetworkSpec) -> tuple[Tap, ...]:
     return tuple(tap.with_shape(spec.classes, shapes) for tap in taps)
 
 
-def _require_protected_units(dataset: Dataset, parts: Split, custody: Custody) -> None:
+def _require_protected_units(custody: Custody) -> None:
     """DP-SGD protects one record; the ledger may have promised more."""
-    ids = dataset.unit_ids[parts.private]
-    if len(set(ids.tolist())) < len(ids) and not custody.plan.unit.startswith("record"):
+    if not custody.plan.unit.startswith("record"):
         raise UserError(
-            f"the ledger promises protection of a {custody.plan.unit}, whose records are several, "
-            "but dp-sgd protects one record; train an ensemble"
+            f"the ledger promises protection of a {custody.plan.unit}, who may have several "
+            "records, but dp-sgd protects one record; train an ensemble"
         )

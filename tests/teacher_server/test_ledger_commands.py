@@ -54,7 +54,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest, run: Run) -> Iterator
         "--labelled", 10, "--unlabelled", 10, "--test", 10, "--ledger", folder, "--witness",
         tmp_path / "elsewhere" / "head.json", "--epsilon", 4, *options,
     )  # fmt: skip
-    assert opened["private_records"] == 30
+    assert opened["private_units"] == 30
     yield folder
     server = Database.of(folder).server
     assert (server is None) == (request.param == "sqlite")

@@ -30,6 +30,8 @@ def test_a_fitting_data_set() -> None:
     assert dataset.input_shape == (1, 2, 2)
     assert dataset.records_are_units
     assert not replace(dataset, unit_ids=np.array(["p", "q", "p", "r"])).records_are_units
+    # Were it asked of the ids alone, a second record of one person would rename the promise.
+    assert not replace(dataset, ids_given=True).records_are_units
 
 
 @pytest.mark.parametrize(

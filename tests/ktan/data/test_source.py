@@ -68,6 +68,22 @@ def test_a_part_is_chosen_by_unit_ids_alone(tmp_path: Path) -> None:
     assert chosen[0] != set(range(300))
 
 
+def test_a_part_is_counted_in_units(tmp_path: Path) -> None:
+    path, ids = tmp_path / "mine.npz", np.repeat(np.arange(100), 3)
+    held = ids >= 80
+    chosen = []
+    for more in (0, 200):
+        longer = np.concatenate([ids, np.full(more, 7)])
+        marks = np.concatenate([held, np.zeros(more, dtype=bool)])
+        np.savez(path, samples=np.zeros((len(longer), 2)), unit_ids=longer, holdout=marks)
+        part = DataSource(f"arrays:{path}", size=50).load()
+        chosen.append(set(part.unit_ids.tolist()))
+        assert len(chosen[-1]) == 50
+        assert sum(unit >= 80 for unit in chosen[-1]) == 10
+        assert len(part) == int(np.isin(longer, list(chosen[-1])).sum())
+    assert chosen[0] == chosen[1]
+
+
 def test_only_public_benchmarks_count_as_published(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", samples=np.zeros((2, 2)))
     (tmp_path / "pets" / "cat").mkdir(parents=True)

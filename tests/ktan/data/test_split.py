@@ -216,6 +216,15 @@ def test_records_of_one_unit_move_no_other_unit() -> None:
         assert set(ids[one]) == set(longer[other])
 
 
+def test_counts_are_of_units() -> None:
+    ids = np.repeat(np.arange(50), 3)
+    longer = np.concatenate([ids, np.full(40, 7)])
+    recipe = SplitRecipe(labelled=5, unlabelled=10, test=5)
+    one, other = split(records(ids), recipe), split(records(longer), recipe)
+    assert one.counts == other.counts
+    assert one.counts == {"private": 30, "labelled": 5, "unlabelled": 10, "test": 5}
+
+
 def test_shards_do_not_follow_the_split() -> None:
     """Were both dealt by one hash, a shard would be a stretch of the split's order."""
     ids = np.arange(6000)
