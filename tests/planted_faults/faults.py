@@ -4,10 +4,11 @@ Each fault replaces one thing before the suite's own tests run in a process of t
 those of them that must notice.
 """
 
+import math
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -129,6 +130,30 @@ def shards_overlap() -> None:
         return parts
 
     vars(split)["shards"] = vars(data)["shards"] = overlapping
+
+
+def steps_from_records() -> None:
+    """All teachers take more steps when one person has more records."""
+    from teacher_server.training import train
+
+    planned = train._plan_work
+
+    def counted(dataset: Any, parts: Any, options: Any, custody: Any) -> Any:
+        work = planned(dataset, parts, options, custody)
+        passed = options.epochs * len(parts.private) / options.k
+        steps = max(1, math.ceil(passed / options.batch))
+        return replace(work, recipe=replace(work.recipe, steps=steps))
+
+    train._plan_work = counted
+
+
+def counts_of_records() -> None:
+    """The card and the screens count records, and with them those of one person."""
+    from ktan.data import Split
+
+    Split.counts = property(  # type: ignore[method-assign, assignment]
+        lambda parts: {name: len(part) for name, part in parts._parts().items()}
+    )
 
 
 def joint_gradient_norm() -> None:

@@ -9,6 +9,7 @@ _GRID = "tests/privacy/test_quantising.py"
 _RELEASE = "tests/privacy/test_release.py"
 _LEDGER = "tests/privacy/ledger"
 _TRAINING = "tests/teacher_server/training"
+_UNITS = "tests/teacher_server/test_units.py"
 
 FAULTS = {
     "noise scaled by 0.95": Fault(
@@ -42,6 +43,14 @@ FAULTS = {
     "shards overlap by one record": Fault(
         faults.shards_overlap,
         ("tests/ktan/data/test_split.py::test_shards_are_disjoint_whole_and_equal_in_units",),
+    ),
+    "steps from the number of records": Fault(
+        faults.steps_from_records,
+        (f"{_UNITS}::test_the_number_of_ones_records_reaches_ones_own_teacher_only",),
+    ),
+    "counts of records in public": Fault(
+        faults.counts_of_records,
+        ("tests/ktan/data/test_split.py::test_counts_are_of_units",),
     ),
     "a joint gradient norm across shards": Fault(
         faults.joint_gradient_norm,
