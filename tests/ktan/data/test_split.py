@@ -1,5 +1,6 @@
 """Parts and shards are disjoint, whole by unit, repeatable, and a function of ids only."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,10 @@ def test_a_recorded_split_refuses_another(tmp_path: Path) -> None:
     recipe = SplitRecipe(seed=1, labelled=10, unlabelled=20, test=15)
     path = tmp_path / "split.json"
     split(dataset, recipe).record(path)
+    split(dataset, recipe).check(path)
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    earlier["counts"]["private"] += 10  # of records, as they were counted once
+    path.write_text(json.dumps(earlier), encoding="utf-8")
     split(dataset, recipe).check(path)
     with pytest.raises(UserError, match="recipe"):
         split(dataset, replace(recipe, seed=2)).check(path)
