@@ -11,6 +11,7 @@ Nothing that a teacher computed leaves `Answerer.answer` but what the ledger has
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +34,24 @@ class PrivateTeacher(Protocol):
         self, samples: npt.NDArray[np.generic]
     ) -> Mapping[str, npt.NDArray[np.floating[Any]]]:
         """Per tap [k, n, *shape], not bounded, for samples [n, *input shape] of its own copy."""
+
+
+class InTurn:
+    """A teacher that is asked at most `at_once` times at once: its networks share the cores.
+
+    Requests that wait for their turn, or that settle, hold no core.
+    """
+
+    def __init__(self, teacher: PrivateTeacher, at_once: int):
+        self._teacher = teacher
+        self._turns = threading.BoundedSemaphore(at_once)
+
+    def answers(
+        self, samples: npt.NDArray[np.generic]
+    ) -> Mapping[str, npt.NDArray[np.floating[Any]]]:
+        """What the teacher answers, when it is this caller's turn."""
+        with self._turns:
+            return self._teacher.answers(samples)
 
 
 @dataclass(frozen=True)

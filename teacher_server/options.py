@@ -59,13 +59,13 @@ class ServeOptions:
             )
         return self.certs
 
-    def transport(self, threads: int) -> Transport:
-        """Where the server listens, with `threads` requests worked on at once by default."""
+    @property
+    def transport(self) -> Transport:
+        """Where the server listens."""
         return Transport(
             listen=self.listen,
             certificates=self.certificates,
             reflection=self.reflection,
-            threads=self.threads or threads,
             max_waiting_samples=self.max_waiting_samples,
             grace_seconds=self.grace,
         )

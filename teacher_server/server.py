@@ -1,6 +1,6 @@
 """Runs the service: one asyncio loop, mTLS, health, drain.
 
-The model runs in this process on as many executor threads as cores, one torch thread each:
+The model runs in this process, as many calls at once as there are cores, one torch thread each:
 oversubscription collapses torch, and a child process costs a copy of every batch.
 """
 
@@ -29,6 +29,9 @@ from teacher_server.service import AuditService, Described, Desk, TeacherService
 
 log = logging.getLogger(__name__)
 
+_REQUESTS_AT_ONCE = 64
+"""Threads that answer requests. Few of them are at the teacher (`InTurn`); those that settle meet in
+one transaction of the ledger, so that there should be many."""
 _SERVICES = (
     teacher_pb2.DESCRIPTOR.services_by_name["TeacherService"].full_name,
     teacher_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
@@ -44,7 +47,6 @@ class Transport:
     certificates: Path | None
     """Folder with `ca.pem`, `certificate.pem`, `key.pem`; None serves plaintext on loopback."""
     reflection: bool
-    threads: int
     max_waiting_samples: int
     grace_seconds: float
 
@@ -61,7 +63,7 @@ async def serve(
 
     `on_ready` is called with the address that was bound. Raises UserError when it cannot be.
     """
-    executor = ThreadPoolExecutor(transport.threads, thread_name_prefix="teacher")
+    executor = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="request")
     desk = Desk(executor, transport.max_waiting_samples)
     guard = Guard(plaintext=transport.certificates is None, on_ledger_fault=stop.set)
     server = grpc.aio.server(

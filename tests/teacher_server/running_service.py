@@ -149,7 +149,7 @@ def running(tmp_path: Path, certificates: Path, face: Described) -> Iterator[Ser
     )
     teacher = StandInTeacher()
     answerer = Answerer(teacher, face.teacher_version, MENU, ledger, DiscreteGaussian())
-    transport = Transport("localhost:0", certificates / "server", True, 2, 64, 5.0)
+    transport = Transport("localhost:0", certificates / "server", True, 64, 5.0)
     ready = threading.Event()
     control: dict[str, object] = {}
 
@@ -166,7 +166,7 @@ def running(tmp_path: Path, certificates: Path, face: Described) -> Iterator[Ser
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(120)
     try:
         yield Service(str(control["address"]), certificates, ledger, teacher)
     finally:

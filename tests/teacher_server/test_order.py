@@ -1,7 +1,9 @@
 """What must have happened before an answer exists for anybody else."""
 
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from privacy.accounting import SIGMA
 from privacy.budget import open_plan
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
-from teacher_server.answering import Answerer
+from teacher_server.answering import Answerer, InTurn
 from tests.teacher_server.running_service import CHARGE, MENU, StandInTeacher, images
 
 
@@ -39,6 +41,26 @@ def test_what_returns_is_durable_already(ledger, tmp_path):
         last = list(reader.entries())[-1]
     assert (last.number, last.hash()) == (answer.receipt.entry, answer.receipt.entry_hash)
     assert answer.receipt.charge == 3 * CHARGE
+
+
+def test_the_teacher_is_asked_in_turn_and_requests_settle_together(ledger):
+    """Of eight requests at most two are at the teacher; the ledger's groups may hold them all."""
+    teacher, at_once, seen = StandInTeacher(), [], []
+
+    class Crowded:
+        def answers(self, samples):
+            at_once.append(1)
+            seen.append(len(at_once))
+            time.sleep(0.05)
+            at_once.pop()
+            return teacher.answers(samples)
+
+    shared = Answerer(InTurn(Crowded(), 2), "0" * 32, MENU, ledger, source(DEFAULT_NOISE))
+    with ThreadPoolExecutor(8) as pool:
+        batches = [images(2, seed) for seed in range(8)]
+        list(pool.map(lambda batch: shared.answer("anna", str(uuid.uuid4()), batch), batches))
+    assert max(seen) == 2
+    assert ledger.budget(None).spent == 16 * CHARGE
 
 
 def test_no_two_requests_share_noise(ledger):
