@@ -39,8 +39,8 @@ def run(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
-    threads: calls of the teacher at once, where the options do not say. `on_ready` gets the facts of
-    the service once it listens. Raises UserError, before anything listens, for options that
+    threads: calls of the teacher at once, where the options do not say. `on_ready` gets the facts
+    of the service once it listens. Raises UserError, before anything listens, for options that
     contradict each other and for answers that fit no message.
     """
     face = describe(public, menu, options.max_samples)

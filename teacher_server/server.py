@@ -30,8 +30,8 @@ from teacher_server.service import AuditService, Described, Desk, TeacherService
 log = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE = 64
-"""Threads that answer requests. Few of them are at the teacher (`InTurn`); those that settle meet in
-one transaction of the ledger, so that there should be many."""
+"""Threads that answer requests. Few are at the teacher (`InTurn`); those that settle meet in one
+transaction of the ledger, so that there should be many."""
 _SERVICES = (
     teacher_pb2.DESCRIPTOR.services_by_name["TeacherService"].full_name,
     teacher_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
