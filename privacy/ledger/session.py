@@ -51,7 +51,11 @@ def start(
         history = contents.accounts.keys
         keys = rotation.read_keys(folder, history.current)
         opening.require_keys(contents, keys, folder)
-        kept = Witness(witness, lambda signed: verify(signed, history.at(signed.entry)))
+        kept = Witness(
+            witness,
+            lambda signed: verify(signed, history.at(signed.entry)),
+            lambda number: _recorded_hash(engine, number),
+        )
         head, rolled_back = vouch(
             engine,
             kept,
@@ -84,3 +88,9 @@ def _settle_rotation(folder: Path, engine: Engine, database: Database) -> openin
         contents = opening.read(connection, database)
         rotation.settle(folder, contents.accounts.keys.current)
     return contents
+
+
+def _recorded_hash(engine: Engine, number: int) -> bytes | None:
+    """Of one entry, as it is committed now."""
+    with engine.connect() as connection:
+        return lookup.recorded_hash(connection, number)

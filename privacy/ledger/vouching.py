@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Connection, Engine, Row, delete
 
 from privacy.errors import LedgerMismatch
 from privacy.ledger import lookup, store
 from privacy.ledger.rollback import Chain
-from privacy.ledger.witness import Witness, read_heads
+from privacy.ledger.witness import HashOf, Witness, read_heads
 from privacy.receipts import Receipt, SignedHead
 
 
@@ -36,7 +36,13 @@ def vouch(
                 # A trusted head stood in for it.
                 Witness.create(witness.path, head)
             elif rolled_back is None:
-                witness.advance(head)
+                witness.renew(head)
+            if rolled_back is None and not alone:
+                # The witness has seen them all, those of replicas that are about to tell it too.
+                # Left here they would let an old witness pass: each replica that is started has a
+                # new name.
+                connection.execute(delete(store.writers))
+                connection.commit()
         return head, rolled_back
     # Who only reads cannot hold up the writers, who may move the witness past what was read. It
     # is the newest all the same when it has what the witness saw before.
@@ -50,25 +56,37 @@ def vouch(
     return SignedHead.from_json_bytes(state.head), rolled_back
 
 
-def require_newest(state: Row[Any], witness: Witness, seen: int, *, alone: bool) -> None:
-    """Raises LedgerMismatch when the tables went back behind the witness while they were served.
+def require_newest(
+    connection: Connection, state: Row[Any], witness: Witness, seen: SignedHead, *, alone: bool
+) -> None:
+    """Raises LedgerMismatch when the ledger was served from elsewhere, or went back, since `seen`.
 
     A database server that was restored, or a standby that took over and lagged, has forgotten what
-    was sent. state: the ledger's, locked, so that nobody commits meanwhile. seen: the last entry
-    that this process knows to be witnessed. alone: no other process can have witnessed more.
+    was sent; a copy in another folder or another database has charged what this one does not
+    know. state: the ledger's, locked, so that nobody commits meanwhile. seen: the last head that
+    this process knows to be witnessed. alone: no other process can have witnessed more.
     """
     if state.schema_version != store.SCHEMA_VERSION:
         raise LedgerMismatch(
             f"the ledger was brought to schema version {state.schema_version} while it was served"
         )
-    if not alone:
-        heads = read_heads(witness.path.read_bytes())
-        seen = max(seen, heads[0].entry)
-    if state.last_entry < seen:
+    newest = witness.newest(seen.ledger_id, state.last_entry, _hashes(connection, state))
+    if newest.entry < seen.entry or (alone and newest.entry_hash != seen.entry_hash):
         raise LedgerMismatch(
-            f"the witness saw entry {seen}, the ledger ends at entry {state.last_entry}: its "
-            "database was replaced by an older copy while it was served"
+            f"the witness {witness.path} saw entry {newest.entry} last, and entry {seen.entry} "
+            "before: it was changed while the ledger was served"
         )
+
+
+def _hashes(connection: Connection, state: Row[Any]) -> HashOf:
+    """The chain's hashes. That of its last entry needs no look: `state` has it."""
+
+    def hash_of(number: int) -> bytes | None:
+        if number == state.last_entry:
+            return bytes(state.last_hash)
+        return lookup.recorded_hash(connection, number)
+
+    return hash_of
 
 
 def _has(chain: Chain, content: bytes | None) -> bool:
@@ -85,5 +103,5 @@ def _chain(connection: Connection, ledger_id: str, state: Row[Any]) -> Chain:
         ledger_id,
         state.last_entry,
         lookup.last_groups(connection),
-        lambda number: lookup.recorded_hash(connection, number),
+        _hashes(connection, state),
     )

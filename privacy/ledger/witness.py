@@ -10,12 +10,16 @@ that the witness itself is old and could not tell what the ledger lacks.
 The file has two slots of one disk block each, a head as canonical JSON in each, padded with spaces.
 They are written in turns, so that a crash in the middle leaves the other one whole; the newest
 head whose signature holds is the witness. A file of one JSON object is a first slot alone.
+
+A slot that does not hold is a crash's doing only where the ledger is ahead of the other slot, and
+never where it reads as a head beyond the ledger: that one was signed with a later key.
 """
 
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,25 +30,53 @@ from privacy.receipts import Receipt, SignedHead
 
 _SLOT: Final = 4096
 _PADDING: Final = b" \n\0"
+_BLANK: Final = b" \n"
+"""What an unwritten slot holds. Not zeros: those are what a disk gives for a lost block."""
 
 Verify = Callable[[SignedHead | Receipt], None]
 """Returns for what the ledger's own key signed; raises SignatureInvalid."""
 
+HashOf = Callable[[int], bytes | None]
+"""The recorded hash of entry n of the ledger's chain; None when it has no entry n."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a file holds. newest: of the heads whose signature holds, at slot `place`; strangers:
+    heads whose signature does not; damaged: a slot was written, and holds no head of ours."""
+
+    newest: SignedHead | None
+    place: int
+    strangers: tuple[SignedHead, ...]
+    damaged: bool
+
+    def beyond(self, ledger_id: str, last: int) -> SignedHead | None:
+        """A stranger of this ledger past its last entry. No crash leaves one."""
+        for head in self.strangers:
+            if head.ledger_id == ledger_id and head.entry > last:
+                return head
+        return None
+
 
 class Witness:
-    """The witness file at `path`. Not for two threads at once; any number of processes."""
+    """The witness file at `path`. Not for two threads at once; any number of processes.
 
-    def __init__(self, path: Path, verify: Verify) -> None:
+    recorded: looks into the ledger as it is committed at the moment of the call.
+    """
+
+    def __init__(self, path: Path, verify: Verify, recorded: HashOf) -> None:
         self.path = path
         self.verify = verify
+        self._recorded = recorded
         self._known: dict[bytes, SignedHead] = {}
+        self._ours: SignedHead | None = None
 
     @staticmethod
     def create(path: Path, head: SignedHead) -> None:
         """Makes the file, with its first head. Raises LedgerExists when it is there already."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            create_durably(path, _padded(head) + b" " * (_SLOT - 1) + b"\n")
+            create_durably(path, _first(head))
         except FileExistsError:
             raise LedgerExists(
                 f"{path} is already the witness of a ledger; choose another file, or remove "
@@ -54,26 +86,38 @@ class Witness:
     def advance(self, head: SignedHead) -> None:
         """On return the file holds `head`, or a later one of another replica, on disk.
 
-        Never goes back. Raises LedgerMismatch when it holds another head of the same entry, OSError
-        when it cannot be written or is gone.
+        Never goes back. Raises LedgerMismatch when it holds anything but an earlier or later head
+        of the same chain, OSError when it cannot be written or is gone.
         """
         with self._locked() as file:
-            slots = _slots(os.pread(file, 2 * _SLOT, 0))
-            heads = [self._signed(slot) for slot in slots]
-            newest = max(filter(None, heads), key=lambda held: held.entry, default=None)
-            if newest is not None and newest.entry >= head.entry:
-                if newest.entry == head.entry and newest.entry_hash != head.entry_hash:
-                    raise LedgerMismatch(
-                        f"the witness {self.path} saw another entry {head.entry}: the ledger is "
-                        "served from two copies"
-                    )
+            found = self._look(os.pread(file, 2 * _SLOT, 0))
+            newest = self._require_ours(found, head.ledger_id, head.entry, self._following(head))
+            if newest.entry < head.entry:
+                self._write(file, 1 - found.place, head)
+
+    def renew(self, head: SignedHead) -> None:
+        """Once the ledger is believed: as `advance`, and no slot is damaged any more.
+
+        Nobody else writes the ledger meanwhile: `head` is its last.
+        """
+        with self._locked() as file:
+            found = self._look(os.pread(file, 2 * _SLOT, 0))
+            if found.newest is None:
+                # A trusted head stands in for the whole file.
+                os.pwrite(file, _first(head), 0)
+                os.fdatasync(file)
                 return
-            slot = 1 if newest is not None and newest is heads[0] else 0
-            content = _padded(head)
-            os.pwrite(file, content, slot * _SLOT)
-            os.fdatasync(file)
-            self._known = {slots[1 - slot]: newest} if newest is not None else {}
-            self._known[content.strip(_PADDING)] = head
+            newest = self._require_ours(found, head.ledger_id, head.entry, self._following(head))
+            if newest.entry < head.entry or found.damaged:
+                self._write(file, 1 - found.place, head)
+
+    def newest(self, ledger_id: str, last: int, hash_of: HashOf) -> SignedHead:
+        """The newest head in the file, which is an entry of the chain.
+
+        last: number of the chain's last entry. Raises LedgerMismatch when it is not, or when a
+        slot says that the ledger had more entries; OSError when the file cannot be read.
+        """
+        return self._require_ours(self._look(self.path.read_bytes()), ledger_id, last, hash_of)
 
     def content(self) -> bytes | None:
         """The file as it is now, to see whether it changed; None when it cannot be read."""
@@ -102,35 +146,110 @@ class Witness:
 
     def _compare_file(self, chain: Chain) -> Reason | None:
         try:
-            heads = read_heads(self.path.read_bytes())
+            content = self.path.read_bytes()
+            heads = read_heads(content)
         except FileNotFoundError:
             return Reason(f"its witness {self.path} is missing", final=False)
         except (ValueError, OSError) as error:
             return Reason(f"its witness {self.path} cannot be read ({error})", final=False)
-        ours = [head for head in heads if head.ledger_id == chain.ledger_id]
-        if not ours:
+        if all(head.ledger_id != chain.ledger_id for head in heads):
             raise LedgerMismatch(
                 f"{self.path} is the witness of ledger {heads[0].ledger_id}, not of "
                 f"{chain.ledger_id}; name the witness that this ledger was opened with"
             )
-        for head in ours:
-            try:
-                self.verify(head)
-            except SignatureInvalid:
-                continue
-            return compare(head, chain, f"its witness {self.path}")
-        return Reason(f"its witness {self.path} was changed", final=False)
+        found = self._look(content)
+        if (beyond := found.beyond(chain.ledger_id, chain.last)) is not None:
+            return Reason(
+                f"its witness {self.path} has a head of entry {beyond.entry} that none of the "
+                f"ledger's keys signed, the ledger ends at entry {chain.last}: it was restored "
+                "from an older copy, of before its key was rotated, or the witness was changed",
+                final=True,
+            )
+        if found.newest is None:
+            return Reason(f"its witness {self.path} was changed", final=False)
+        reason = compare(found.newest, chain, f"its witness {self.path}")
+        if reason is None and found.damaged and found.newest.entry == chain.last:
+            # A crash within `advance` comes after the commit: it leaves the ledger ahead.
+            return Reason(
+                f"its witness {self.path} is damaged: of its two heads only that of entry "
+                f"{chain.last} can be read, and the other one may have been later",
+                final=False,
+            )
+        return reason
 
-    def _signed(self, slot: bytes) -> SignedHead | None:
-        """The head in a slot; None when the slot is empty, or was cut off by a crash."""
-        if slot in self._known:
-            return self._known[slot]
-        try:
-            head = SignedHead.from_json_bytes(slot)
-            self.verify(head)
-        except (ValueError, SignatureInvalid):
-            return None
-        return head
+    def _look(self, content: bytes) -> _Found:
+        """What the file's content holds. A signature that held before is not verified again."""
+        heads: list[SignedHead | None] = []
+        strangers: list[SignedHead] = []
+        known: dict[bytes, SignedHead] = {}
+        slots = _slots(content)
+        for slot in slots:
+            head = self._known.get(slot)
+            if head is None:
+                try:
+                    head = SignedHead.from_json_bytes(slot)
+                except ValueError:
+                    heads.append(None)
+                    continue
+                try:
+                    self.verify(head)
+                except SignatureInvalid:
+                    strangers.append(head)
+                    heads.append(None)
+                    continue
+            known[slot] = head
+            heads.append(head)
+        self._known = known
+        newest = max(filter(None, heads), key=lambda held: held.entry, default=None)
+        # The first slot is written when the file is made.
+        second = content[_SLOT : 2 * _SLOT].strip(_BLANK)
+        damaged = heads[0] is None or (heads[1] is None and second != b"")
+        return _Found(newest, heads.index(newest), tuple(strangers), damaged)
+
+    def _require_ours(
+        self, found: _Found, ledger_id: str, last: int, hash_of: HashOf
+    ) -> SignedHead:
+        beyond = found.beyond(ledger_id, last)
+        if beyond is not None:
+            raise LedgerMismatch(
+                f"the witness {self.path} has a head of entry {beyond.entry} that none of the "
+                "ledger's keys known here signed: its key was rotated elsewhere"
+            )
+        newest = found.newest
+        if newest is None:
+            raise LedgerMismatch(f"the witness {self.path} has no head that this ledger signed")
+        held = hash_of(newest.entry)
+        if held is None:
+            raise LedgerMismatch(
+                f"the witness {self.path} saw entry {newest.entry}, the ledger ends at entry "
+                f"{last}: another copy of it is served, or its database was replaced by an older "
+                "copy while it was served"
+            )
+        if held != newest.entry_hash:
+            raise LedgerMismatch(
+                f"the witness {self.path} saw another entry {newest.entry} than the ledger has: it "
+                "is served from two copies"
+            )
+        self._ours = newest
+        return newest
+
+    def _following(self, head: SignedHead) -> HashOf:
+        """The hashes of the chain that `head` ends, or ended before others went on."""
+
+        def hash_of(number: int) -> bytes | None:
+            for known in (head, self._ours):
+                if known is not None and known.entry == number:
+                    return known.entry_hash
+            return self._recorded(number)
+
+        return hash_of
+
+    def _write(self, file: int, slot: int, head: SignedHead) -> None:
+        content = _padded(head)
+        os.pwrite(file, content, slot * _SLOT)
+        os.fdatasync(file)
+        self._known[content.strip(_PADDING)] = head
+        self._ours = head
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -162,6 +281,11 @@ def read_heads(content: bytes) -> list[SignedHead]:
 
 def _slots(content: bytes) -> tuple[bytes, bytes]:
     return content[:_SLOT].strip(_PADDING), content[_SLOT : 2 * _SLOT].strip(_PADDING)
+
+
+def _first(head: SignedHead) -> bytes:
+    """A whole file, of one head."""
+    return _padded(head) + b" " * (_SLOT - 1) + b"\n"
 
 
 def _padded(head: SignedHead) -> bytes:

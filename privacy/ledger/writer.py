@@ -206,7 +206,7 @@ class Writer:
             self._require_our_key(state)
             if self.book.rolled_back is None:
                 alone = self._lock is not None
-                require_newest(state, self._witness, self.head.entry, alone=alone)
+                require_newest(connection, state, self._witness, self.head, alone=alone)
             # Only now: who came while another replica held the lock is not left behind.
             self._gather(leader)
             jobs = leader.led

@@ -248,7 +248,7 @@ def test_a_reader_knows_a_busy_ledger_from_a_restored_one(
                 head = sign(
                     SignedHead(seen.ledger_id, seen.entry + 1, bytes(32), 0), writer._keys.signing
                 )
-                Witness(place.witness, lambda _: None).advance(head)
+                Witness(place.witness, lambda _: None, lambda _: seen.entry_hash).advance(head)
             return state
 
         monkeypatch.setattr(lookup, "read_state", late)

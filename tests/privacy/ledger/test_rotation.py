@@ -18,8 +18,9 @@ from privacy.errors import (
     SignatureInvalid,
 )
 from privacy.key_history import KeyHistory, endorse
-from privacy.ledger import group, rotation
+from privacy.ledger import Ledger, group, rotation
 from privacy.ledger.keys import LedgerKeys
+from privacy.ledger.witness import Witness
 from privacy.receipts import Receipt, read_public_key, verify
 
 
@@ -231,3 +232,41 @@ def test_rotations_amid_many_callers(place, plan, asker) -> None:
         ).sound
     with place.open() as ledger:
         assert ledger.budget().spent == 120 * 100
+
+
+@pytest.mark.parametrize("groups", [0, 1, 3])
+def test_a_backup_of_before_is_an_old_copy_for_ever(place, plan, asker, groups: int) -> None:
+    """It does not know the key that signed what the witness saw."""
+    with place.create(plan) as ledger:
+        receipt = asker.settle(ledger, "r1", "a").receipt
+        head = ledger.head()
+    backup = place.copy("backup")
+    with place.open() as ledger:
+        ledger.rotate_key()
+        for number in range(groups):
+            asker.settle(ledger, f"s{number}", f"s{number}")
+    kept = place.witness.read_bytes()
+    for trusted in (None, receipt, head):
+        with Ledger.open(backup, witness=place.witness, trusted_head=trusted) as copy:
+            assert "before its key was rotated" in copy.rolled_back
+            with pytest.raises(LedgerRolledBack):
+                asker.settle(copy, "m1", "s1", payload=b"a second draw")
+    assert place.witness.read_bytes() == kept
+
+
+def test_a_copy_with_the_old_key_never_writes_over_the_new_ones_head(place, plan, asker) -> None:
+    with place.create(plan) as ledger:
+        asker.settle(ledger, "r1", "a")
+    twin = place.copy("twin")
+    with Ledger.open(twin, witness=place.witness) as copy, place.open() as ledger:
+        head = copy.head()
+        ledger.rotate_key()
+        kept = place.witness.read_bytes()
+        with pytest.raises(LedgerFault, match="rotated elsewhere"):
+            asker.settle(copy, "m1", "b", payload=b"a second draw")
+        witness = Witness(place.witness, copy._writer.book.verify, {1: head.entry_hash}.get)
+        with pytest.raises(LedgerMismatch, match="rotated elsewhere"):
+            witness.advance(head)
+        assert copy.budget().spent == 100
+        assert place.witness.read_bytes() == kept
+        asker.settle(ledger, "r2", "b")

@@ -64,6 +64,70 @@ def test_a_mixed_slot_that_reads_well_does_not_count(place, grown) -> None:
         assert ledger.rolled_back is None
 
 
+def damage(content: bytes, slot: int, how: str) -> bytes:
+    """The file with one byte of this slot changed, or without what the slot held."""
+    kept = content[slot * SLOT : (slot + 1) * SLOT]
+    lost = {
+        "a byte": kept.replace(b'"entry":', b'"entry";', 1),
+        "a digit of the hash": kept.replace(b'"entry_hash":"', b'"entry_hash":"0', 1)[:SLOT],
+        "a block of zeros": bytes(SLOT),
+        "a block of spaces": b" " * SLOT,
+    }[how]
+    return content[: slot * SLOT] + lost + content[(slot + 1) * SLOT :]
+
+
+@pytest.mark.parametrize("how", ["a byte", "a digit of the hash", "a block of zeros"])
+@pytest.mark.parametrize("newest", [0, 1])
+def test_a_backup_of_the_group_before_is_none_because_the_newest_head_is_damaged(
+    place, plan, asker, newest: int, how: str
+) -> None:
+    with place.create(plan) as ledger:
+        for number in range(1, 2 + newest):
+            asker.settle(ledger, f"r{number}", f"s{number}")
+    backup = place.copy("backup")
+    with place.open() as ledger:
+        receipt = asker.settle(ledger, "last", "s").receipt
+    content = place.witness.read_bytes()
+    assert read_heads(content[newest * SLOT :][:SLOT])[0].entry == receipt.entry
+    place.witness.write_bytes(damage(content, newest, how))
+    with place.open() as ledger:
+        # The ledger itself is ahead of what is left, as after a crash.
+        assert ledger.rolled_back is None
+    place.witness.write_bytes(damage(content, newest, how))
+    place.restore(backup)
+    with place.open() as ledger:
+        assert "is damaged" in ledger.rolled_back
+    with place.open(read_only=True) as ledger:
+        assert "is damaged" in ledger.rolled_back
+    with place.open(trusted_head=receipt) as ledger:
+        assert "restored from an older copy" in ledger.rolled_back
+
+
+@ONLY_SQLITE
+def test_a_first_slot_is_never_empty(place, grown) -> None:
+    """Entry 2 was in it; what is left is entry 3, and the ledger ends there."""
+    place.witness.write_bytes(damage(grown[3], 0, "a block of spaces"))
+    with place.open() as ledger:
+        assert "is damaged" in ledger.rolled_back
+
+
+@ONLY_SQLITE
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_trusted_head_mends_a_damaged_slot(place, grown, asker, slot: int) -> None:
+    head = read_heads(grown[3])[0]
+    place.witness.write_bytes(damage(grown[3], slot, "a byte"))
+    with place.open() as ledger:
+        # Where entry 3 is damaged the ledger is ahead of the slot that is left.
+        assert (ledger.rolled_back is None) == (slot == 1)
+    with place.open(trusted_head=head) as ledger:
+        assert ledger.rolled_back is None
+    assert read_heads(place.witness.read_bytes())[0] == head
+    with place.open() as ledger:
+        assert ledger.rolled_back is None
+        asker.settle(ledger, "r4", "s4")
+    assert read_heads(place.witness.read_bytes())[0].entry == 4
+
+
 @ONLY_SQLITE
 def test_the_file_of_an_earlier_version_is_read_and_goes_on(place, grown, asker) -> None:
     head = read_heads(grown[3])[0]
@@ -79,13 +143,32 @@ def test_the_file_of_an_earlier_version_is_read_and_goes_on(place, grown, asker)
 @ONLY_SQLITE
 def test_it_never_goes_back_and_never_to_another_branch(place, grown, ledger_key) -> None:
     heads = [read_heads(content)[0] for content in grown]
-    witness = Witness(place.witness, lambda signed: verify(signed, ledger_key.public))
+    witness = Witness(
+        place.witness,
+        lambda signed: verify(signed, ledger_key.public),
+        lambda number: heads[number].entry_hash if number <= 3 else None,
+    )
     witness.advance(heads[1])
     witness.advance(heads[3])
     assert place.witness.read_bytes() == grown[3]
     twin = sign(replace(heads[3], entry_hash=bytes(32)), ledger_key.signing)
     with pytest.raises(LedgerMismatch, match="two copies"):
         witness.advance(twin)
+    assert place.witness.read_bytes() == grown[3]
+
+
+@ONLY_SQLITE
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_ledger_that_lacks_what_it_saw_cannot_advance_it(
+    place, grown, ledger_key, number: int
+) -> None:
+    """The file holds entry 3 of one copy; the other one has not got so far, or has another 3."""
+    heads = [read_heads(content)[0] for content in grown]
+    other = {3: bytes(32)} if number == 4 else {}
+    witness = Witness(place.witness, lambda signed: verify(signed, ledger_key.public), other.get)
+    head = sign(replace(heads[3], entry=number, entry_hash=bytes(32)), ledger_key.signing)
+    with pytest.raises(LedgerMismatch, match=r"cop(y|ies)"):
+        witness.advance(head)
     assert place.witness.read_bytes() == grown[3]
 
 
@@ -104,8 +187,12 @@ def test_many_replicas_may_advance_it_at_once(place, grown, ledger_key) -> None:
     seen: list[int] = []
     done = threading.Event()
 
+    chain = {head.entry: head.entry_hash for head in [*heads, read_heads(grown[3])[0]]}
+
     def replica(mine: list[SignedHead]) -> None:
-        witness = Witness(place.witness, lambda signed: verify(signed, ledger_key.public))
+        witness = Witness(
+            place.witness, lambda signed: verify(signed, ledger_key.public), chain.get
+        )
         for head in mine:
             witness.advance(head)
 
