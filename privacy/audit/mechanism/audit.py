@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.audit.mechanism.cases import Case
-from privacy.audit.mechanism.noise_checks import Check, check_noise, repeated_noise
+from privacy.audit.mechanism.noise_checks import Check, check_noise
+from privacy.audit.mechanism.noise_reuse import repeated_noise
 from privacy.audit.mechanism.report import Audit, Judged
 from privacy.audit.mechanism.service import AuditFailed, Service, running
 from privacy.audit.mechanism.trials import Played, Stage, Trials
@@ -152,7 +153,10 @@ def _noise(runs: list[_Run], stage: Stage, alpha: float) -> list[Check]:
         max(pair, key=lambda check: check.figure / check.limit)
         for pair in zip(*worlds, strict=True)
     ]
-    again = repeated_noise([world.residuals for run in runs for world in run.played.worlds])
+    played = [world for run in runs for world in run.played.worlds]
+    a_sample = sum(tap.dimension for tap in stage.taps)
+    answered = a_sample * sum(len(world.scores) for world in played)
+    again = repeated_noise([world.residuals for world in played], answered)
     return checks if again is None else [*checks, again]
 
 

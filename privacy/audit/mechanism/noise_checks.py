@@ -5,15 +5,13 @@ draws of N(0, 1), up to the grid. Each check looks at all taps and values togeth
 the right noise with probability at most `alpha`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri, kolmogi, ndtr, ndtri
-
-from privacy.accounting import SIGMA
 
 Array = npt.NDArray[np.float64]
 
@@ -57,34 +55,6 @@ def check_noise(residuals: Mapping[str, Array], batch: int, alpha: float) -> lis
         if len(joined) >= batch + _ENOUGH_ROWS:
             checks.append(_between_rows("one request and the next", joined, batch, alpha))
     return checks
-
-
-def repeated_noise(worlds: Sequence[Mapping[str, Array]]) -> Check | None:
-    """How many answers got noise that another one got, of whatever tap, request or world: none may.
-
-    worlds: tap → residuals [n, m] in standard deviations. Looks at the taps of 4 values and more,
-    or at whole samples where there is none; None where these have not even 3. Rows coincide by
-    chance with probability below 1e-6: 10⁶ of them that agree in three values of 18 bits and more.
-    """
-    rows = [values for world in worlds for values in world.values() if values.shape[1] >= 4]
-    if not rows:
-        rows = [np.concatenate(list(world.values()), axis=1) for world in worlds]
-    if rows[0].shape[1] < 3:
-        return None
-    # In steps of the grid, the last two bits left out: float32 may have rounded them.
-    keys = [_key(np.floor(values * (SIGMA / 4.0)).astype(np.int64)) for values in rows]
-    _, counts = np.unique(np.concatenate(keys), return_counts=True)
-    return Check("noise used again", float((counts - 1).sum()), 0.0, "answers")
-
-
-def _key(steps: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Multiplicative hash of the first four values of each row."""
-    key = np.zeros(len(steps), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for column in range(min(4, steps.shape[1])):
-            key = (key ^ steps[:, column].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-            key ^= key >> np.uint64(29)
-    return key
 
 
 def _law(name: str, rows: Array, alpha: float) -> list[Check]:

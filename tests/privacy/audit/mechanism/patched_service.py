@@ -23,17 +23,31 @@ RoundedGaussian.sample = lambda source, count: np.rint(0.95 * right(source, coun
 """
 )
 
-REUSED = (
+AGAIN = (
     NOISE
     + """
-kept = {}
-RoundedGaussian.sample = lambda source, count: kept.setdefault(count, right(source, count)).copy()
+kept = []
+def served_again(turned):
+    def draw(source, count):
+        # Whatever is drawn at once, on whichever thread: a world of 2,000 values serves some twice.
+        if not kept:
+            kept.append(right(source, 1024))
+        blocks = [turned(kept[0], turn) for turn in range(count // 1024 + 1)]
+        return np.concatenate(blocks)[:count].copy()
+    RoundedGaussian.sample = draw
 """
 )
+
+REUSED = AGAIN + "served_again(lambda noise, turn: noise)\n"
+REVERSED = AGAIN + "served_again(lambda noise, turn: noise[::-1] if turn % 2 else noise)\n"
+SHIFTED = AGAIN + "served_again(lambda noise, turn: np.roll(noise, turn))\n"
 
 SEEDED = (
     NOISE
     + """
+from privacy.noise_reservoir import NoiseReservoir
+# Drawn when it is asked for: ahead, threads decide which part of the stream a small audit sees.
+NoiseReservoir.sample = lambda reservoir, count: reservoir._source.sample(count)
 seeded = np.random.default_rng(7)
 def draw(source, count):
     return np.rint(seeded.normal(0.0, 2.0**20, count)).astype(np.int64)

@@ -13,7 +13,14 @@ import pytest
 
 from teacher_server.certificates import issue_client, issue_server, make_authority
 from teacher_server.identity import Role
-from tests.privacy.audit.mechanism.patched_service import REUSED, SCALED, SEEDED, audited
+from tests.privacy.audit.mechanism.patched_service import (
+    REUSED,
+    REVERSED,
+    SCALED,
+    SEEDED,
+    SHIFTED,
+    audited,
+)
 
 SURE = ("--confidence", "0.999999")
 # 8,000 samples a side: 64,000 values of the hint, whose variance is known within 0.0056 (one
@@ -80,8 +87,13 @@ def test_noise_that_is_a_twentieth_too_small_fails(caught):
 
 @pytest.mark.parametrize(
     ("patch", "name"),
-    [(REUSED, "noise reused between two requests"), (SEEDED, "a seedable generator")],
-    ids=["between requests", "by a seed"],
+    [
+        (REUSED, "noise reused between two requests"),
+        (REVERSED, "noise served again backwards"),
+        (SHIFTED, "noise served again one value further"),
+        (SEEDED, "a seedable generator"),
+    ],
+    ids=["between requests", "backwards", "shifted by one", "by a seed"],
 )
 def test_noise_that_is_used_again_fails(patch, name, caught):
     code, found, errors = audited(*SURE, "--trials", "600", "--others", "0", patch=patch)

@@ -6,7 +6,7 @@ Seeded here: nothing of this is a service's noise.
 import numpy as np
 import pytest
 
-from privacy.audit.mechanism.noise_checks import check_noise, repeated_noise
+from privacy.audit.mechanism.noise_checks import check_noise
 
 BATCH = 256
 ALPHA = 1e-8
@@ -24,7 +24,6 @@ def failed(residuals):
 
 def test_right_noise_passes(right):
     assert failed(right) == set()
-    assert repeated_noise([right]).holds
 
 
 def test_a_smaller_variance_of_one_tap_is_named(right):
@@ -62,19 +61,3 @@ def test_samples_or_requests_that_depend_on_each_other_are_seen(right, lag, name
     rows = right["hint"].copy()
     rows[lag:] = 0.8 * rows[lag:] + 0.6 * right["hint"][:-lag]
     assert any(f"dependence of {name}" in found for found in failed(right | {"hint": rows}))
-
-
-def test_noise_of_another_answer_is_counted_wherever_it_comes_again(right):
-    other = np.random.default_rng(3).normal(size=(1000, 4))
-    other[17] = right["hint"][4000, :4]
-    other[900] = other[3]
-    again = repeated_noise([right, {"probabilities": other}])
-    assert (again.figure, again.holds) == (2.0, False)
-
-
-def test_narrow_taps_are_looked_at_together():
-    values = np.random.default_rng(4).normal(size=(500, 4))
-    worlds = [{"hint.a": values[:, :2], "hint.b": values[:, 2:]}, {"hint": values[7:8, :]}]
-    assert repeated_noise(worlds[:1]).figure == 0
-    assert repeated_noise([worlds[0], worlds[0]]).figure == 500
-    assert repeated_noise([{"hint": values[:, :2]}]) is None
