@@ -12,10 +12,11 @@ from scipy.stats import norm
 from privacy import composition, gaussian
 from privacy.accounting import SIGMA
 from privacy.audit.published import published_epsilon
-from privacy.budget import open_plan
+from privacy.budget import MAX_DRAWS, open_plan
 from privacy.composition import DpSgdRun
 from privacy.noise import DiscreteGaussian, noise_delta
 from privacy.promise import Adjacency
+from privacy.secret_stream import BYTES_PER_KEY
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "privacy").glob("*.md"))
@@ -128,3 +129,19 @@ def test_why_closeness_has_two_parameters() -> None:
     assert math.log2(tau) == pytest.approx(-45.6, abs=0.05)
     assert noise_delta(2**20, 4.0, tau) == pytest.approx(1e-5 / 9.0, rel=0.05)
     assert noise_delta(2**20, 6.2, tau) < 1e-5 < noise_delta(2**20, 6.3, tau)
+
+
+def test_what_the_cipher_costs_over_the_life_of_a_ledger() -> None:
+    """n blocks of one key are pairwise different: advantage n(n − 1)/2 · 2⁻¹²⁸."""
+    blocks = BYTES_PER_KEY // 16 + 2
+    a_key = blocks * (blocks - 1) / 2 * 2.0**-128
+    keys = MAX_DRAWS * 8 / 0.9969 / BYTES_PER_KEY
+    assert a_key < 2.0**-102
+    assert keys < 65 * 2**20
+    assert 65 * 2**20 * 2.0**-102 < 2.0**-75
+    assert (1.0 + math.exp(8.0)) * 2.0**-75 < 2.0**-63
+    text = " ".join(text_of("noise.md").split())
+    assert MAX_DRAWS == 2**40
+    assert "2⁴⁰ draws that a ledger allows by default take 65·2²⁰ such keys" in text
+    assert "< 2⁻⁷⁵" in text
+    assert "less than 2⁻⁶³ at ε = 8" in text
