@@ -170,7 +170,8 @@ class Ledger:
     def find(self, client: str, request_id: str, content_digest: bytes) -> Settlement | None:
         """What this request was settled as before; None when it was not.
 
-        Raises RequestIdReused when it was settled with other content, LedgerFault.
+        Raises RequestIdReused when it was settled with other content, LedgerFault; and
+        LedgerRolledBack when it was settled after a ledger was opened that is not believed.
         """
         self._writer.require_usable()
         with self._engine.connect() as connection:
@@ -180,7 +181,10 @@ class Ledger:
         return settled
 
     def stored(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Key → payload of the answers among `keys` that are stored. Raises LedgerFault."""
+        """Key → payload of the answers among `keys` that are stored.
+
+        Raises LedgerFault; LedgerRolledBack as `find`.
+        """
         self._writer.require_usable()
         with self._engine.connect() as connection:
             found = store.read_answers(connection, list(set(keys)))
@@ -225,7 +229,10 @@ class Ledger:
         if not pending:
             raise ValueError("a request asks for at least one answer")
         request = Request.of(client, request_id, content_digest, pending, teacher_version)
-        return self._writer.commit(job.settling(request))
+        settled = self._writer.commit(job.settling(request))
+        # Witnessed by now, but for a repeated request in a ledger that is not believed.
+        self._writer.wait_until_witnessed(settled.receipt.entry)
+        return settled
 
     def charge_training(self, run: DpSgdRun, teacher_version: str, weights: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.
@@ -310,6 +317,8 @@ class Ledger:
         """The public log as canonical JSON lines: header, entries from `first` on, signed head."""
         with self._engine.connect() as connection:
             head = SignedHead.from_json_bytes(lookup.read_state(connection).head)
+        if self._rolled_back is not None:
+            head = self._writer.head
         self._writer.wait_until_witnessed(head.entry)
         return log_lines(self._engine, self._opening, head, first)
 

@@ -22,6 +22,7 @@ from privacy.errors import (
     BudgetExhausted,
     LedgerFault,
     LedgerMismatch,
+    LedgerRolledBack,
     RequestIdReused,
     SignatureInvalid,
 )
@@ -108,10 +109,18 @@ class Writer:
         """Returns once the witness has seen `entry`: what it has not seen must not be sent.
 
         A reader may see an entry that another thread or another replica has committed and not yet
-        witnessed. Raises LedgerFault when it cannot be.
+        witnessed. Raises LedgerFault when it cannot be; LedgerRolledBack in a ledger that its
+        witness does not vouch for: what came after its opening, nobody here can know to be seen.
         """
-        if entry > self.head.entry and not self._read_only:
-            self.commit(nothing())
+        if entry <= self.head.entry or self._read_only:
+            return
+        if self.book.rolled_back is not None:
+            raise LedgerRolledBack(
+                0,
+                f"entry {entry} was written by another replica after this one was opened, which "
+                f"cannot tell whether it was witnessed ({self.book.rolled_back}); open it again",
+            )
+        self.commit(nothing())
 
     def require_usable(self) -> None:
         """Raises LedgerFault after a fault, after `close`, and in a forked child."""
