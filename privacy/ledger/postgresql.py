@@ -20,6 +20,7 @@ from privacy.ledger.store import WRITING
 _DRIVER: Final = "postgresql+psycopg"
 _SCHEMA: Final = "schema"
 _LONGEST_CONNECT_SECONDS: Final = 10
+_SECRETS: Final = ("password", "sslpassword")
 _SESSION: Final = (
     # A replica that died with its host, or stands still, must not hold the chain for ever; and
     # the others wait longer than it may.
@@ -100,11 +101,22 @@ class PostgresSchema:
                 yield connection
         except DBAPIError as error:
             raise LedgerUnreachable(
-                f"{self} cannot be used ({str(error.orig).strip()}); nothing is charged or "
+                f"{self} cannot be used ({self._said(error)}); nothing is charged or "
                 "answered without it"
             ) from None
         finally:
             engine.dispose()
+
+    def _said(self, error: DBAPIError) -> str:
+        """What the driver or the server says, unless it repeats a password."""
+        said = str(error.orig).strip()
+        values = (
+            self.url.password,
+            *(value for name in _SECRETS for value in self.url.normalized_query.get(name, ())),
+        )
+        if any(value and value in said for value in values):
+            return "what its driver says repeats the password and is left out"
+        return said
 
     def _engine(self, *, read_only: bool) -> Engine:
         try:
@@ -162,8 +174,16 @@ def _set_up(cursor: Any, schema: str) -> None:
 
 
 def _read_url(text: str) -> URL:
+    # Before an unescaped sign of a password ends it, and the rest is taken for a host's name.
+    text = text.strip()
+    before, at, after = text.partition("@")
+    if "@" in after or (at and "?" in before):
+        raise LedgerMismatch(
+            "the database URL has an @ or a ? that may belong to a name or a password: write them "
+            "there as %40 and %3F (and a colon as %3A, a slash as %2F, a percent sign as %25)"
+        )
     try:
-        url = make_url(text.strip())
+        url = make_url(text)
     except (ArgumentError, ValueError):
         # The text may hold a password: it is not repeated.
         raise LedgerMismatch(

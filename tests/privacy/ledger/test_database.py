@@ -44,6 +44,32 @@ def test_a_password_is_in_no_text_but_the_file() -> None:
     assert str(server) == f"PostgreSQL database ktan at db, schema ktan_{'ab' * 16}"
 
 
+@pytest.mark.parametrize("sign", ["@", "?", "@x/", "@x:5/", "@x?", "?x@", "@@"])
+def test_a_password_with_an_unescaped_sign_is_refused_and_not_repeated(sign: str) -> None:
+    """Where it ended the password, the rest would be taken for a host's or a database's name."""
+    url = f"postgresql://me:first{sign}{PASSWORD}@db/ktan"
+    with pytest.raises(LedgerMismatch, match="%40") as refusal:
+        PostgresSchema.new(url, "ab" * 16)
+    assert PASSWORD not in str(refusal.value)
+    assert "first" not in str(refusal.value)
+
+
+def test_a_password_with_escaped_signs_reads_back() -> None:
+    new = PostgresSchema.new("postgresql://m%40e:a%40b%3Fc%2Fd%3Ae%25@db/ktan", "ab" * 16)
+    assert (new.url.username, new.url.password) == ("m@e", "a@b?c/d:e%")
+    assert PostgresSchema.parse(new.to_text()) == new
+
+
+@pytest.mark.parametrize("place_of", ["me:{0}@/k?", "me@/k?password={0}&"])
+def test_a_drivers_message_that_repeats_the_password_is_left_out(place_of: str) -> None:
+    """Here because the same text is part of a socket's path."""
+    url = "postgresql://" + place_of.format(PASSWORD) + f"host=/nowhere/{PASSWORD}"
+    server = PostgresSchema.new(url, "ab" * 16)
+    with pytest.raises(LedgerUnreachable, match="repeats the password and is left out") as fault:
+        server.require()
+    assert PASSWORD not in str(fault.value)
+
+
 @ON_SQLITE
 @pytest.mark.parametrize(
     "url",
