@@ -125,6 +125,11 @@ def closeness(name: NoiseName) -> Closeness:
     return _kind(name).closeness
 
 
+def sources_within(limit: Closeness) -> tuple[NoiseName, ...]:
+    """The noise sources that err no more than `limit`; none where it is closer than any sampler."""
+    return tuple(kind.name for kind in _SOURCES.values() if limit.covers(kind.closeness))
+
+
 def discrete_gaussian_closeness(sigma: float, reach: float) -> tuple[float, float]:
     """(η, τ) of the discrete Gaussian of parameter σ ≥ 1 against round(N(0, σ²)).
 

@@ -7,7 +7,8 @@ Offline and from public things only: the log, the public key, receipts and heads
     keys        each signing key was endorsed by the one before, from the one that is known
     receipts    each is signed, and names the very entry that the log has under that number
     accounts    charges add up, no limit was passed, no request was charged twice
-    plan        budget and reserved training are (ε, δ)-DP together, computed anew
+    plan        budget and reserved training are (ε, δ)-DP together, computed anew, with noise as
+                close as a known sampler's and no closer
 
 A log can prove none of: that noise was added, that shards were disjoint, that the private data are
 the ones that the ledger was opened for (docs/auditing.md).
@@ -20,13 +21,14 @@ from pathlib import Path
 from privacy.audit.chain_check import check_links, order
 from privacy.audit.evidence_check import EvidenceCheck, epsilon_of
 from privacy.audit.key_check import settle_keys
-from privacy.audit.ledger_report import LedgerReport, client_reports
+from privacy.audit.ledger_report import REHEARSAL, LedgerReport, client_reports
 from privacy.audit.log import Log, Recorded
 from privacy.audit.violations import Findings
 from privacy.budget import verify_plan
 from privacy.errors import InvalidPlan
 from privacy.key_history import KeyHistory
 from privacy.ledger.accounts import Accounts, Opening
+from privacy.noise import sources_within
 from privacy.receipts import Receipt, SignedHead
 
 
@@ -129,7 +131,21 @@ def _read_opening(chain: dict[int, Recorded], log: Log, findings: Findings) -> O
         verify_plan(opening.plan)
     except (InvalidPlan, ValueError, ArithmeticError) as error:
         findings.add("plan", 0, f"the plan does not keep its promise: {error}")
+    _check_noise(opening, findings)
     return opening
+
+
+def _check_noise(opening: Opening, findings: Findings) -> None:
+    """What the samplers' error costs was set aside; a rehearsal promises nothing in any case."""
+    plan = opening.plan
+    if not plan.draws or opening.dataset_id == REHEARSAL or sources_within(plan.closeness):
+        return
+    findings.add(
+        "plan",
+        0,
+        f"the plan sets aside less than any known noise source errs by, η = "
+        f"{plan.closeness.eta:g} and τ = {plan.closeness.tau:g} a draw: no service can keep it",
+    )
 
 
 def _replay(chain: dict[int, Recorded], opening: Opening, findings: Findings) -> Accounts:

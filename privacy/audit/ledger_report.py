@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
 from privacy.audit.evidence_check import epsilon_of
 from privacy.audit.log import Recorded
@@ -9,6 +10,9 @@ from privacy.audit.violations import Violation
 from privacy.key_history import KeyHistory
 from privacy.ledger.accounts import Accounts, Opening
 from privacy.receipts import SignedHead
+
+REHEARSAL: Final = "rehearsal"
+"""The data set that the ledger of a rehearsal names. A data set's own id has a slash in it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class LedgerReport:
     def sound(self) -> bool:
         """True when nothing contradicts anything."""
         return not self.violations
+
+    @property
+    def rehearsal(self) -> bool:
+        """True for the throw-away ledger of synthetic teachers: it promises nothing."""
+        return self.opening is not None and self.opening.dataset_id == REHEARSAL
 
 
 def client_reports(accounts: Accounts, chain: dict[int, Recorded]) -> tuple[ClientReport, ...]:

@@ -5,8 +5,15 @@ from pathlib import Path
 
 from privacy.audit.layout import WIDTH, counted, paragraph, table
 from privacy.audit.ledger_report import LedgerReport
+from privacy.budget import BudgetPlan
+from privacy.noise import sources_within
 
 _MOST_VIOLATIONS = 20
+_HOLDS = "VERIFIED: chain, signatures, charges and plan hold, and all of these agree"
+_REHEARSAL_HOLDS = (
+    "A REHEARSAL'S THROW-AWAY LEDGER, of synthetic teachers and no data: it promises nothing.\n"
+    "Chain, signatures and charges hold, and all of these agree"
+)
 
 
 def ledger_text(report: LedgerReport, saved: Path | None = None) -> str:
@@ -35,7 +42,7 @@ def ledger_text(report: LedgerReport, saved: Path | None = None) -> str:
             f"answers      {spent:,} of {budget:,} units (μ²·2⁴⁰) charged"
             f"{_share(spent, budget)}, {max(0, budget - spent):,} left",
             f"noise draws  {report.draws:,} of {plan.draws:,} used"
-            f"{_share(report.draws, plan.draws)}",
+            f"{_share(report.draws, plan.draws)}{_sources(plan)}",
         ]
         if plan.training:
             lines.append(
@@ -52,7 +59,7 @@ def ledger_text(report: LedgerReport, saved: Path | None = None) -> str:
     if saved is not None:
         lines.append(f"saved to {saved}, head included")
     if report.sound:
-        lines.append("VERIFIED: chain, signatures, charges and plan hold, and all of these agree")
+        lines.append(_REHEARSAL_HOLDS if report.rehearsal else _HOLDS)
         if not report.receipts and not report.heads:
             lines.append(
                 "Nothing from outside was compared: a log that was cut off or rewritten by whoever "
@@ -117,6 +124,11 @@ def _violations(report: LedgerReport) -> list[str]:
 
 def _share(part: int, whole: int) -> str:
     return f" ({part / whole:.1%})" if whole else ""
+
+
+def _sources(plan: BudgetPlan) -> str:
+    names = sources_within(plan.closeness)
+    return f"; their error is set aside for {' or '.join(names)}" if plan.draws and names else ""
 
 
 def _epsilon(value: float | None) -> str:

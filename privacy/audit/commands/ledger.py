@@ -118,6 +118,7 @@ def _json(report: LedgerReport, saved: Path | None) -> dict[str, Any]:
         "violations": [asdict(violation) for violation in report.violations],
         "ledger_id": report.ledger_id,
         "dataset_id": opening.dataset_id if opening else None,
+        "rehearsal": report.rehearsal,
         "public_key": report.keys.current.hex(),
         "public_key_from": report.key_source,
         "keys": [key.to_json() for key in report.keys],

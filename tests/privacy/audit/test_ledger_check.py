@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from privacy.audit.ledger_screen import ledger_text
 from privacy.budget import spent_epsilon
+from privacy.noise import ETA, ROUNDED_TAU, TAU
+from teacher_server.rehearsal.throw_away import DATASET
 from tests.privacy.audit.audited import known
 from tests.privacy.audit.found import found
 
@@ -85,3 +88,41 @@ def test_a_plan_that_does_not_keep_its_promise(original) -> None:
 
     lines = original.rewritten(generous, signer=original.keys)
     found(original.check(lines), "plan", 0, "does not keep its promise")
+
+
+def opened(original, dataset_id, **plan):
+    """The log of a ledger that was opened so, signed by its custodian."""
+
+    def other(entries):
+        details = json.loads(json.dumps(entries[0].details))
+        details["plan"].update(plan)
+        details["dataset_id"] = dataset_id
+        return [replace(entries[0], details=details), *entries[1:]]
+
+    return original.rewritten(other, signer=original.keys)
+
+
+@pytest.mark.parametrize("closeness", [{"tau": 0.0}, {"tau": ROUNDED_TAU / 2, "eta": 1.0}])
+def test_a_plan_for_noise_that_no_sampler_draws(original, closeness) -> None:
+    report = original.check(opened(original, "glyphs/1", **closeness))
+    found(report, "plan", 0, "less than any known noise source errs by")
+
+
+def test_a_plan_for_the_coarser_sampler_verifies_and_names_both(original) -> None:
+    plan = {"eta": ETA, "tau": TAU}
+    report = original.check(opened(original, "glyphs/1", **plan))
+    assert report.violations == ()
+    assert "set aside for rounded-gaussian or opendp-discrete-gaussian" in ledger_text(report)
+    assert "set aside for rounded-gaussian\n" in ledger_text(original.check())
+
+
+def test_a_rehearsals_ledger_is_called_what_it_is(original) -> None:
+    report = original.check(opened(original, DATASET, tau=0.0))
+    assert (report.violations, report.rehearsal) == ((), True)
+    text = ledger_text(report)
+    assert "it promises nothing" in text
+    assert "VERIFIED" not in text
+    assert not original.check().rehearsal
+    # It is no way out of anything else.
+    edited = original.check(opened(original, DATASET, tau=0.0, answer_units=10**15))
+    found(edited, "plan", 0, "does not keep its promise")
