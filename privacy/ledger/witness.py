@@ -187,7 +187,7 @@ class Witness:
             head = self._known.get(slot)
             if head is None:
                 try:
-                    head = SignedHead.from_json_bytes(slot)
+                    head = SignedHead.from_json_bytes(slot.strip(_PADDING))
                 except ValueError:
                     heads.append(None)
                     continue
@@ -202,8 +202,7 @@ class Witness:
         self._known = known
         newest = max(filter(None, heads), key=lambda held: held.entry, default=None)
         # The first slot is written when the file is made.
-        second = content[_SLOT : 2 * _SLOT].strip(_BLANK)
-        damaged = heads[0] is None or (heads[1] is None and second != b"")
+        damaged = heads[0] is None or (heads[1] is None and slots[1].strip(_BLANK) != b"")
         return _Found(newest, heads.index(newest), tuple(strangers), damaged)
 
     def _require_ours(
@@ -248,7 +247,7 @@ class Witness:
         content = _padded(head)
         os.pwrite(file, content, slot * _SLOT)
         os.fdatasync(file)
-        self._known[content.strip(_PADDING)] = head
+        self._known[content] = head
         self._ours = head
 
     @contextmanager
@@ -269,7 +268,7 @@ def read_heads(content: bytes) -> list[SignedHead]:
     """
     heads: list[SignedHead] = []
     fault = ValueError("it is empty")
-    for slot in filter(None, _slots(content)):
+    for slot in filter(None, (slot.strip(_PADDING) for slot in _slots(content))):
         try:
             heads.append(SignedHead.from_json_bytes(slot))
         except ValueError as error:
@@ -280,7 +279,7 @@ def read_heads(content: bytes) -> list[SignedHead]:
 
 
 def _slots(content: bytes) -> tuple[bytes, bytes]:
-    return content[:_SLOT].strip(_PADDING), content[_SLOT : 2 * _SLOT].strip(_PADDING)
+    return content[:_SLOT], content[_SLOT : 2 * _SLOT]
 
 
 def _first(head: SignedHead) -> bytes:
