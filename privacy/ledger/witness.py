@@ -42,9 +42,11 @@ HashOf = Callable[[int], bytes | None]
 
 @dataclass(frozen=True)
 class _Found:
-    """What a file holds. newest: of the heads whose signature holds, at slot `place`; strangers:
-    heads whose signature does not; damaged: a slot was written, and holds no head of ours."""
+    """What a file holds. heads: per slot, those whose signature holds; newest: of them, at slot
+    `place`; strangers: heads whose signature does not; damaged: a slot was written, and holds no
+    head of ours."""
 
+    heads: tuple[SignedHead | None, SignedHead | None]
     newest: SignedHead | None
     place: int
     strangers: tuple[SignedHead, ...]
@@ -68,7 +70,8 @@ class Witness:
         self.path = path
         self.verify = verify
         self._recorded = recorded
-        self._known: dict[bytes, SignedHead] = {}
+        # Looked at or written last: nothing in it is verified again.
+        self._seen: tuple[bytes, _Found] = b"", _Found((None, None), None, 0, (), True)
         self._ours: SignedHead | None = None
 
     @staticmethod
@@ -178,32 +181,34 @@ class Witness:
         return reason
 
     def _look(self, content: bytes) -> _Found:
-        """What the file's content holds. A signature that held before is not verified again."""
-        heads: list[SignedHead | None] = []
+        """What the file's content holds."""
+        before, found = self._seen
+        if content == before:
+            return found
         strangers: list[SignedHead] = []
-        known: dict[bytes, SignedHead] = {}
-        slots = _slots(content)
-        for slot in slots:
-            head = self._known.get(slot)
-            if head is None:
-                try:
-                    head = SignedHead.from_json_bytes(slot.strip(_PADDING))
-                except ValueError:
-                    heads.append(None)
-                    continue
-                try:
-                    self.verify(head)
-                except SignatureInvalid:
-                    strangers.append(head)
-                    heads.append(None)
-                    continue
-            known[slot] = head
-            heads.append(head)
-        self._known = known
-        newest = max(filter(None, heads), key=lambda held: held.entry, default=None)
+
+        def read(slot: bytes, kept: bytes, head: SignedHead | None) -> SignedHead | None:
+            if head is not None and slot == kept:
+                return head
+            try:
+                head = SignedHead.from_json_bytes(slot.strip(_PADDING))
+                self.verify(head)
+            except ValueError:
+                return None
+            except SignatureInvalid:
+                strangers.extend([head] if head else [])
+                return None
+            return head
+
+        slots, kept = _slots(content), _slots(before)
+        first, second = map(read, slots, kept, found.heads)
+        newest = max(filter(None, (first, second)), key=lambda head: head.entry, default=None)
         # The first slot is written when the file is made.
-        damaged = heads[0] is None or (heads[1] is None and slots[1].strip(_BLANK) != b"")
-        return _Found(newest, heads.index(newest), tuple(strangers), damaged)
+        damaged = first is None or (second is None and slots[1].strip(_BLANK) != b"")
+        place = (first, second).index(newest)
+        found = _Found((first, second), newest, place, tuple(strangers), damaged)
+        self._seen = content, found
+        return found
 
     def _require_ours(
         self, found: _Found, ledger_id: str, last: int, hash_of: HashOf
@@ -244,10 +249,15 @@ class Witness:
         return hash_of
 
     def _write(self, file: int, slot: int, head: SignedHead) -> None:
-        content = _padded(head)
-        os.pwrite(file, content, slot * _SLOT)
+        """Replaces the slot beside the newest head's, which `_look` has just found."""
+        padded = _padded(head)
+        os.pwrite(file, padded, slot * _SLOT)
         os.fdatasync(file)
-        self._known[content] = head
+        other = _slots(self._seen[0])[1 - slot]
+        if slot == 0:
+            self._seen = padded + other, _Found((head, self._ours), head, 0, (), False)
+        else:
+            self._seen = other + padded, _Found((self._ours, head), head, 1, (), False)
         self._ours = head
 
     @contextmanager
