@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,12 @@ def test_the_privacy_core_comes_without_torch_and_the_client_without_opendp():
             [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == "[]", (module, done.stdout)
+
+
+def test_the_contract_of_the_privacy_core_names_every_module_of_it():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]["contracts"]
+    core = next(contract for contract in contracts if contract["id"] == "privacy-core")
+    modules = {f"privacy.{path.stem}" for path in (ROOT / "privacy").glob("*.py")}
+    assert set(core["source_modules"]) == modules - {"privacy.__init__"} | {"privacy.ledger"}
