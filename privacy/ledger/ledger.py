@@ -18,7 +18,7 @@ from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
 from privacy.errors import LedgerRolledBack
 from privacy.key_history import KeyHistory, SigningKey
-from privacy.ledger import backup, creation, job, lookup, rotation, session, store
+from privacy.ledger import creation, job, lookup, rotation, session, store
 from privacy.ledger.chain import Entry
 from privacy.ledger.durable import replace_durably
 from privacy.ledger.export import log_lines
@@ -325,13 +325,6 @@ class Ledger:
     def export(self, path: Path) -> None:
         """Writes the public log to a file, for `privacy-audit ledger`."""
         replace_durably(path, b"".join(line + b"\n" for line in self.log_lines()))
-
-    def back_up(self, target: Path) -> SignedHead:
-        """Copies the whole ledger to a new folder, while it goes on; returns the copy's head.
-
-        Raises LedgerExists when `target` is there already; see backup.py.
-        """
-        return backup.back_up(self.folder, target)
 
 
 def _require_name(what: str, value: str) -> None:

@@ -30,7 +30,6 @@ DEBIT: Final = (
     )
 )
 ACCOUNT: Final = select(clients.c.spent, clients.c.cap).where(clients.c.client == bindparam("name"))
-ACCOUNTS: Final = select(clients).where(clients.c.client.in_(bindparam("names", expanding=True)))
 REQUEST: Final = select(requests).where(
     requests.c.client == bindparam("name"),
     requests.c.request_id == bindparam("id"),

@@ -51,7 +51,7 @@ def test_a_backup_of_a_busy_ledger_is_one_moment_of_it(ledger, place, asker, tar
         asking = [pool.submit(ask, worker) for worker in range(4)]
         started.wait()
         try:
-            heads = [ledger.back_up(target.with_name(f"{number}")) for number in range(3)]
+            heads = [back_up(place.folder, target.with_name(f"{number}")) for number in range(3)]
         finally:
             done.set()
         for worker in asking:
@@ -74,7 +74,7 @@ def test_a_backup_of_a_busy_ledger_is_one_moment_of_it(ledger, place, asker, tar
 
 def test_a_backup_that_is_current_goes_on(ledger, place, asker, target) -> None:
     first = asker.settle(ledger, "r1", "a")
-    head = ledger.back_up(target)
+    head = back_up(place.folder, target)
     assert head == ledger.head()
     ledger.close()
     with Ledger.open(target, witness=place.witness) as again:
@@ -94,7 +94,7 @@ def test_everything_that_belongs_to_the_ledger_is_in_it_and_nothing_else(
         asker.settle(ledger, "r1", "a")
         (place.folder / "notes").write_text("of the custodian")
         os.chmod(place.folder / "notes", 0o640)
-        ledger.back_up(target)
+        back_up(place.folder, target)
         assert {path.name for path in target.iterdir()} == {
             "ledger.sqlite",
             "notes",
@@ -113,10 +113,10 @@ def test_everything_that_belongs_to_the_ledger_is_in_it_and_nothing_else(
             assert list(copy.log_lines()) == list(ledger.log_lines())
 
 
-def test_a_backup_never_replaces_anything(ledger, target) -> None:
+def test_a_backup_never_replaces_anything(ledger, place, target) -> None:
     target.mkdir(parents=True)
     with pytest.raises(LedgerExists, match="new folder"):
-        ledger.back_up(target)
+        back_up(place.folder, target)
     assert list(target.iterdir()) == []
 
 
@@ -128,10 +128,10 @@ def test_there_is_no_backup_of_nothing_or_of_a_ledger_that_does_not_hold(
     asker.settle(ledger, "r1", "a")
     place.change("DELETE FROM answers")
     with pytest.raises(LedgerError, match="stored answers"):
-        ledger.back_up(target)
+        back_up(place.folder, target)
     place.change("UPDATE state SET schema_version = 1")
     with pytest.raises(LedgerMismatch, match="migrate-ledger"):
-        ledger.back_up(target)
+        back_up(place.folder, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -170,7 +170,7 @@ def test_a_backup_between_two_signing_keys_has_the_one_that_signs(
     asker.settle(ledger, "r1", "a")
     ledger.rotate_key()
     asker.settle(ledger, "r2", "b")
-    ledger.back_up(target)
+    back_up(place.folder, target)
     assert faults(target) == []
     assert (target / "signing-key.pem").read_bytes() == (
         place.folder / "signing-key.pem"

@@ -21,6 +21,7 @@ from privacy.audit.ledger_check import check
 from privacy.audit.log import folder_faults, folder_lines, parse_log
 from privacy.errors import LedgerError, LedgerFault
 from privacy.ledger import Ledger
+from privacy.ledger.backup import back_up
 from privacy.ledger.database import Database
 from privacy.ledger.migration import migrate
 from privacy.ledger.postgresql import PostgresSchema
@@ -216,10 +217,10 @@ def test_a_backup_that_finds_no_room_leaves_nothing(ledger, place, asker, disk) 
     for number in range(4):
         asker.settle(ledger, f"r{number}", f"s{number}", payload=os.urandom(2**20))
     with pytest.raises((LedgerError, OSError)):
-        ledger.back_up(disk / "backup")
+        back_up(place.folder, disk / "backup")
     assert [path.name for path in disk.iterdir()] == ["ballast"]
     asker.settle(ledger, "r9", "s9")
-    assert ledger.back_up(place.folder.with_name("backup")) == ledger.head()
+    assert back_up(place.folder, place.folder.with_name("backup")) == ledger.head()
 
 
 @pytest.mark.parametrize("room", [0, 50_000, 110_000])
