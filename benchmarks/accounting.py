@@ -20,7 +20,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from privacy.composition import DpSgdRun
 from privacy.noise import Closeness
 
 RESULT = Path(__file__).parent / "results" / "accounting.json"
+COMMAND = "python -m benchmarks.accounting"
 GOAL_RATIO = 1_000
 GOAL_DIFFERENCE = 1e-6
 DELTA = 1e-5
@@ -144,11 +145,11 @@ def with_training() -> dict[str, float]:
     }
 
 
-def measure() -> dict[str, Any]:
+def measure(cases: Sequence[tuple[float, int]] = CASES) -> dict[str, Any]:
     """Microseconds, ratios and the largest difference; needs about a minute."""
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
-    for deviation, answers in CASES:
+    for deviation, answers in cases:
         radius = round(SIGMA / deviation / 2.0)
         mu = math.sqrt(answers * charge_units("hint", radius)) / SIGMA
         exact = gaussian.epsilon(DELTA, mu)
@@ -174,6 +175,8 @@ def measure() -> dict[str, Any]:
                 }
             )
     return {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": COMMAND,
         "rows": rows,
         "with_reserved_training": with_training(),
         "goals": {
@@ -210,12 +213,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     result = measure()
     print("\n".join(lines(result)))
-    content = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python -m benchmarks.accounting",
-        **result,
-    }
-    RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

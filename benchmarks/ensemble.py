@@ -106,7 +106,12 @@ def main() -> None:
     rows = {"training": training(samples, labels), "answering": answering(samples)}
     for name, row in rows.items():
         print(f"{name}: " + "  ".join(f"{key}={value}" for key, value in row.items()))
-    content = {"date": time.strftime("%Y-%m-%d"), "teachers": K, **rows}
+    content = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": "python -m benchmarks.ensemble",
+        "teachers": K,
+        **rows,
+    }
     RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -41,6 +41,7 @@ POSTGRESQL = os.environ.get(
     "KTAN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 )
 RESULT = Path(__file__).parent / "results" / "ledger.json"
+COMMAND = "python -m benchmarks.ledger"
 PAYLOAD = 40
 """Bytes of one answer: probabilities of ten classes."""
 SECONDS = 3.0
@@ -202,6 +203,7 @@ def measure(seconds: float = SECONDS) -> dict[str, Any]:
     """
     return {
         "date": time.strftime("%Y-%m-%d"),
+        "command": COMMAND,
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "sqlite": [
@@ -245,7 +247,7 @@ def main() -> None:
     measured = measure()
     for row in [*measured["sqlite"], measured["postgresql"] or {"postgresql": "no server"}]:
         print("  ".join(f"{name}={value}" for name, value in row.items() if value is not None))
-    RESULT.write_text(json.dumps(measured, indent=2) + "\n")
+    RESULT.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from privacy.noise_reservoir import NoiseReservoir
 
 RESULT = Path(__file__).parent / "results" / "noise.json"
 ROUNDS = 5
+COMMAND = "python -m benchmarks.noise"
 DRAWS = {"rounded-gaussian": 5_000_000, "opendp-discrete-gaussian": 40_000}
 GOAL = 50.0
 """Times OpenDP's draws a second."""
@@ -48,7 +49,7 @@ def microseconds(work: Callable[[], object], calls: int = 200) -> float:
     return statistics.median(times) * 1e6
 
 
-def measure() -> dict[str, Any]:
+def measure(rounds: int = ROUNDS) -> dict[str, Any]:
     """Draws a second of both samplers, their ratio, and the time of one small request."""
     started = time.perf_counter()
     rounded = RoundedGaussian()
@@ -57,7 +58,7 @@ def measure() -> dict[str, Any]:
     for source in sources:
         source.sample(1000)
     rates: dict[str, list[float]] = {source.name: [] for source in sources}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for source in sources:
             rates[source.name].append(rate(source, DRAWS[source.name]))
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -65,6 +66,8 @@ def measure() -> dict[str, Any]:
     reservoir.sample(1)
     time.sleep(0.2)
     return {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": COMMAND,
         "draws_per_second": medians,
         "ratio": medians["rounded-gaussian"] / medians["opendp-discrete-gaussian"],
         "goal": GOAL,
@@ -80,7 +83,7 @@ def measure() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints what was measured and keeps it in benchmarks/results/noise.json."""
+    """Prints what was measured and keeps it."""
     result = measure()
     rates, waits = result["draws_per_second"], result["request_microseconds"]
     for name, value in rates.items():

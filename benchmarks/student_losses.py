@@ -215,14 +215,15 @@ def main() -> None:
     bench = Bench(arguments.data_root, arguments.seeds)
     measure_all(bench)
     if arguments.out:
-        setting = {
-            "seeds": arguments.seeds,
-            "threads": arguments.threads,
-            "torch": torch.__version__,
+        seeds, threads = arguments.seeds, arguments.threads
+        content = {
+            "date": time.strftime("%Y-%m-%d"),
+            "command": "python -m benchmarks.student_losses --data-root DATA "
+            f"--seeds {seeds} --threads {threads}",
+            "setting": {"seeds": seeds, "threads": threads, "torch": torch.__version__},
+            "rows": bench.rows,
         }
-        arguments.out.write_text(
-            json.dumps({"setting": setting, "rows": bench.rows}, indent=1) + "\n"
-        )
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

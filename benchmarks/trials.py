@@ -141,9 +141,10 @@ def record(name: str, setting: Setting, results: list[dict[str, Any]]) -> Path:
             for long in ("history", "split", "privacy", "curves", "student"):
                 student.pop(long, None)
     path = RESULTS / f"{name}.json"
+    seeds = ",".join(str(result["seed"]) for result in results)
     content = {
         "date": time.strftime("%Y-%m-%d"),
-        "command": f"python -m benchmarks.trials {name} --data-root DATA",
+        "command": f"python -m benchmarks.trials {name} --data-root DATA --seeds {seeds}",
         "setting": vars(setting),
         "results": results,
     }
