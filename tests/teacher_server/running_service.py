@@ -173,5 +173,5 @@ def running(tmp_path: Path, certificates: Path, face: Described) -> Iterator[Ser
         # A service whose ledger failed has stopped by itself.
         with suppress(RuntimeError):
             control["stop"]()  # type: ignore[operator]
-        thread.join(20)
+        thread.join(120)
         ledger.close()

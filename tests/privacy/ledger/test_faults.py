@@ -13,6 +13,7 @@ from privacy.errors import LedgerFault, LedgerInUse
 from privacy.ledger.witness import Witness, read_heads
 from privacy.receipts import SignedHead
 
+PATIENCE = 120.0
 ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 
 
@@ -77,13 +78,13 @@ def test_no_other_thread_may_send_what_the_witness_has_not_seen(
 
     def slow(self: Witness, head: SignedHead) -> None:
         writing.set()
-        assert release.wait(10)
+        assert release.wait(PATIENCE)
         advance(self, head)
 
     monkeypatch.setattr(Witness, "advance", slow)
     with ThreadPoolExecutor(3) as pool:
         settling = pool.submit(asker.settle, ledger, "r1", "a")
-        assert writing.wait(10)
+        assert writing.wait(PATIENCE)
         finding = pool.submit(ledger.find, "alice", "r1", asker.content)
         looking = pool.submit(ledger.stored, [asker.pending(ledger, "a").key])
         # The entry is committed and visible to both, and still they wait.
@@ -102,13 +103,13 @@ def test_what_the_witness_never_saw_is_not_sent_by_another_thread_either(
 
     def failing(self: Witness, head: SignedHead) -> None:
         writing.set()
-        assert release.wait(10)
+        assert release.wait(PATIENCE)
         raise OSError("the witness's device is gone")
 
     monkeypatch.setattr(Witness, "advance", failing)
     with ThreadPoolExecutor(2) as pool:
         settling = pool.submit(asker.settle, ledger, "r1", "a")
-        assert writing.wait(10)
+        assert writing.wait(PATIENCE)
         finding = pool.submit(ledger.find, "alice", "r1", asker.content)
         release.set()
         for failed in (settling, finding):
