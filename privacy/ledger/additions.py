@@ -13,7 +13,7 @@ from privacy.ledger import store
 from privacy.ledger.book import Book
 from privacy.ledger.chain import NOTHING_NEW, Entry, EntryKind, entry_hash
 from privacy.ledger.clock import utc_now
-from privacy.ledger.lookup import Account, Totals
+from privacy.ledger.standing import Account, Totals
 from privacy.ledger.statements import DEBIT, insert_rows
 from privacy.receipts import Receipt, SignedHead, sign, sign_together
 

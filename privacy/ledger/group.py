@@ -23,9 +23,9 @@ from privacy.ledger.additions import Additions, Unsure
 from privacy.ledger.book import Book
 from privacy.ledger.chain import Entry
 from privacy.ledger.keys import LedgerKeys
-from privacy.ledger.lookup import Account
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import Settlement
+from privacy.ledger.standing import Account
 from privacy.receipts import SignedHead
 
 __all__ = ["Finish", "Group", "Unsure"]

@@ -25,7 +25,7 @@ from privacy.ledger.export import log_lines
 from privacy.ledger.request import Request
 from privacy.ledger.session import Session
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
-from privacy.ledger.standing import budget_state
+from privacy.ledger.standing import Account, Totals, budget_state
 from privacy.ledger.training_charge import TrainingCharge
 from privacy.receipts import Receipt, SignedHead
 
@@ -201,7 +201,7 @@ class Ledger:
         if self._rolled_back is not None:
             raise LedgerRolledBack(charge, self._rolled_back)
         with self._engine.connect() as connection:
-            totals = lookup.Totals.of(lookup.read_state(connection))
+            totals = Totals.of(lookup.read_state(connection))
             account = lookup.read_account(connection, client, self._opening.default_cap)
         totals.require(account, charge, draws)
 
@@ -294,11 +294,11 @@ class Ledger:
         with self._engine.connect() as connection:
             state = lookup.read_state(connection)
             account = (
-                lookup.Account("")
+                Account("")
                 if client is None
                 else lookup.read_account(connection, client, self._opening.default_cap)
             )
-        return budget_state(self.plan, lookup.Totals.of(state), account, self._rolled_back)
+        return budget_state(self.plan, Totals.of(state), account, self._rolled_back)
 
     def head(self) -> SignedHead:
         """The signed head of the chain as it was last witnessed."""

@@ -1,8 +1,77 @@
-"""Where a ledger stands: its totals and a client's line, in the words of its promise."""
+"""Where a ledger stands: its totals and a client's line, what they still cover, and in words."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
 
 from privacy.budget import BudgetPlan, spent_epsilon
-from privacy.ledger.lookup import Account, Totals
+from privacy.errors import BudgetExhausted
 from privacy.ledger.settlement import BudgetState
+
+
+@dataclass(frozen=True)
+class Account:
+    """A client's line: units spent, and its own cap (None: the default one).
+
+    limit: the cap in force; None where only the global budget limits.
+    """
+
+    client: str
+    spent: int = 0
+    cap: int | None = None
+    default_cap: int | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The cap in force."""
+        return self.default_cap if self.cap is None else self.cap
+
+    def plus(self, charge: int) -> "Account":
+        """After this charge."""
+        return Account(self.client, self.spent + charge, self.cap, self.default_cap)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was spent of the ledger's two limits, in units of μ²·2⁴⁰ and in noise draws."""
+
+    budget: int
+    spent: int
+    draws_budget: int
+    draws: int
+
+    @classmethod
+    def of(cls, state: Row[Any]) -> "Totals":
+        """Those in the row of `state`."""
+        return cls(state.budget, state.spent, state.draws_budget, state.draws)
+
+    def plus(self, charge: int, draws: int) -> "Totals":
+        """After this charge and these draws."""
+        return Totals(self.budget, self.spent + charge, self.draws_budget, self.draws + draws)
+
+    def require(self, account: Account, charge: int, draws: int) -> None:
+        """Raises BudgetExhausted naming the limit that does not cover this charge."""
+        left = self.budget - self.spent
+        if charge > left:
+            remedy = (
+                "ask for fewer new samples" if left else "no new sample can be answered any more"
+            )
+            raise BudgetExhausted(charge, left, "the ledger's answering budget", remedy)
+        if charge and account.limit is not None and charge > account.limit - account.spent:
+            raise BudgetExhausted(
+                charge,
+                max(0, account.limit - account.spent),
+                f"the cap of client {account.client!r}",
+                "ask for fewer new samples, or have the custodian raise the cap",
+            )
+        if draws > self.draws_budget - self.draws:
+            raise BudgetExhausted(
+                draws,
+                self.draws_budget - self.draws,
+                "the ledger's limit on noise draws",
+                "ask for fewer new samples",
+            )
 
 
 def budget_state(
