@@ -37,8 +37,9 @@ class Evidence:
 def read_receipts(path: Path) -> Evidence:
     """The receipts in a file (JSON, JSON lines or safetensors), or in all files under a folder.
 
-    In a folder, JSON files that hold something else are passed over; a receipt that cannot be
-    read is reported as damaged. Raises PrivacyError when nothing is there, or no receipt at all.
+    In a folder, files that hold something else, such as a student's weights, are passed over; a
+    receipt that cannot be read is reported as damaged. Raises PrivacyError when nothing is there,
+    or no receipt at all.
     """
     if not path.exists():
         raise PrivacyError(f"there are no receipts at {path}; name a student's answers folder")
@@ -51,7 +52,9 @@ def read_receipts(path: Path) -> Evidence:
         else:
             _read_json(file, evidence, only=path.is_file())
     if not evidence.receipts and not evidence.damaged:
-        raise PrivacyError(f"{path} holds no receipt; name a student's answers folder or a file")
+        raise PrivacyError(
+            f"{path} holds no receipt; name a student's answers folder, or a file with receipts"
+        )
     return evidence
 
 
@@ -91,12 +94,18 @@ def _read_chunk(file: Path, evidence: Evidence) -> None:
             size = int.from_bytes(opened.read(8), "little")
             if not 0 < size <= _LARGEST_HEADER:
                 raise ValueError("its header is no safetensors header")
-            metadata = json.loads(opened.read(size)).get("__metadata__", {})
-        receipt = Receipt.from_json(json.loads(metadata["receipt"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        evidence.damaged.append((file, f"{type(error).__name__}: {error}"))
-    else:
-        evidence.receipts.append((file, receipt))
+            header = json.loads(opened.read(size))
+    except (ValueError, RecursionError):
+        evidence.damaged.append((file, "its header is no safetensors header"))
+        return
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or "receipt" not in metadata:
+        # Weights and checkpoints lie beside the answers, in the same format.
+        return
+    try:
+        evidence.receipts.append((file, Receipt.from_json(json.loads(metadata["receipt"]))))
+    except (ValueError, TypeError, RecursionError) as error:
+        evidence.damaged.append((file, f"its metadata hold no receipt of this format: {error}"))
 
 
 def _read_pin(file: Path, evidence: Evidence) -> None:

@@ -74,17 +74,32 @@ def chunk(path: Path, header: bytes) -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        b"{}",
-        b'{"__metadata__":{}}',
         b'{"__metadata__":{"receipt":"{"}}',
         b'{"__metadata__":{"receipt":"[]"}}',
+        b'{"__metadata__":{"receipt":3}}',
         b"\xff",
-        b"[]",
     ],
 )
-def test_a_chunk_without_a_receipt_is_reported(tmp_path, header) -> None:
+def test_a_chunk_whose_receipt_cannot_be_read_is_reported(tmp_path, header) -> None:
     chunk(tmp_path / "r1.safetensors", header)
-    assert len(read_receipts(tmp_path).damaged) == 1
+    [(file, why)] = read_receipts(tmp_path).damaged
+    assert file == tmp_path / "r1.safetensors"
+    assert "Error" not in why
+
+
+@pytest.mark.parametrize("header", [b"{}", b"[]", b'{"__metadata__":{"epoch":"3"}}'])
+def test_weights_beside_the_answers_are_no_receipts(original, tmp_path, header) -> None:
+    """A student's run folder may be named as well as the answers folder in it."""
+    checkpoint, inner = tmp_path / "checkpoint.safetensors", tmp_path / "answers"
+    chunk(checkpoint, header)
+    inner.mkdir()
+    with pytest.raises(PrivacyError, match="holds no receipt; name a student's answers folder"):
+        read_receipts(tmp_path)
+    with pytest.raises(PrivacyError, match="holds no receipt"):
+        read_receipts(checkpoint)
+    (inner / "one.json").write_bytes(original.receipts[0].to_json_bytes())
+    evidence = read_receipts(tmp_path)
+    assert (len(evidence.receipts), evidence.damaged) == (1, [])
 
 
 def test_an_absurd_header_length_is_not_read(tmp_path) -> None:
