@@ -12,7 +12,9 @@ number of trials) the right side is a lower confidence bound on μ.
 
 from dataclasses import dataclass
 
-from scipy.special import bdtrc, betaincinv, ndtr, ndtri
+from scipy.special import bdtrc, ndtr, ndtri
+
+from privacy.audit.clopper_pearson import rate_upper
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,6 @@ class Mistakes:
         for count in (self.false_positives, self.false_negatives):
             if not 0 <= count <= self.trials or self.trials < 1:
                 raise ValueError(f"{count} mistakes in {self.trials} trials")
-
-
-def rate_upper(count: int, trials: int, alpha: float) -> float:
-    """The largest rate with which `count` or fewer of `trials` happen with probability ≥ alpha.
-
-    Clopper & Pearson 1934: the rate itself is above it with probability at most alpha.
-    """
-    if count == trials:
-        return 1.0
-    return float(betaincinv(count + 1, trials - count, 1.0 - alpha))
-
-
-def rate_lower(count: int, trials: int, alpha: float) -> float:
-    """The mirror image of `rate_upper`."""
-    return 1.0 - rate_upper(trials - count, trials, alpha)
 
 
 def mu_lower(mistakes: Mistakes, alpha: float) -> float:

@@ -7,13 +7,13 @@ upper bound; the members' scores are independent of it, so that theirs is the bi
 held out, and nothing is assumed but that trials are independent.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
+from privacy.audit.clopper_pearson import rate_lower, rate_upper
 from privacy.audit.membership.trade_off import Claim
 
 RATES = (1e-3, 1e-2)
@@ -79,7 +79,6 @@ def operating_point(
     found = int((inside > threshold).sum())
     wrong = int((outside > threshold).sum())
     error = (1.0 - confidence) / 2.0
-    low, high = clopper_pearson(found, len(inside), error)
     return OperatingPoint(
         rate=rate,
         threshold=threshold,
@@ -88,34 +87,11 @@ def operating_point(
         false_positives=wrong,
         non_members=len(outside),
         confidence=confidence,
-        low=low,
-        high=high,
+        low=rate_lower(found, len(inside), error),
+        high=rate_upper(found, len(inside), error),
         # By `allowed` and not by `wrong`: the threshold was chosen from these very scores.
-        false_high=clopper_pearson(allowed, len(outside), error)[1],
+        false_high=rate_upper(allowed, len(outside), error),
     )
-
-
-def operating_points(
-    members: npt.ArrayLike,
-    non_members: npt.ArrayLike,
-    rates: Sequence[float] = RATES,
-    confidence: float = 0.95,
-) -> list[OperatingPoint]:
-    """`operating_point` at each of `rates`; `confidence` is each one's own, not that of all."""
-    return [operating_point(members, non_members, rate, confidence) for rate in rates]
-
-
-def clopper_pearson(successes: int, trials: int, error: float) -> tuple[float, float]:
-    """Lower and upper bound of a binomial rate, each wrong with probability at most `error`.
-
-    Clopper & Pearson 1934.
-    """
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} successes in {trials} trials")
-    low = float(beta.ppf(error, successes, trials - successes + 1)) if successes else 0.0
-    missed = trials - successes
-    high = float(beta.isf(error, successes + 1, missed)) if missed else 1.0
-    return low, high
 
 
 def _scores(values: npt.ArrayLike, whose: str) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ from benchmarks.membership_attacks import Game, settings_for
 from benchmarks.membership_worlds import Setting, Worlds
 from ktan.data import Dataset
 from privacy import composition
-from privacy.audit.membership.roc import RATES, operating_points
+from privacy.audit.membership.roc import RATES, operating_point
 from privacy.composition import DpSgdRun
 from privacy.promise import Adjacency
 
@@ -56,8 +56,8 @@ def exceeding(attacks, claim, confidence=NEVER):
     return {
         name
         for name, (members, others) in attacks.items()
-        for point in operating_points(members, others, (*RATES, 0.1), confidence)
-        if point.exceeds(claim)
+        for rate in (*RATES, 0.1)
+        if operating_point(members, others, rate, confidence).exceeds(claim)
     }
 
 
