@@ -1,4 +1,4 @@
-"""docs/privacy: every function that it names exists, and every figure is what the code gives."""
+"""docs/privacy: what it names exists, and the figures that follow from code are what it gives."""
 
 import importlib
 import math
