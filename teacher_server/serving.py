@@ -76,6 +76,7 @@ def run_service(
         device = resolve_device(device_name)
         teacher = TrainedTeacher(TeacherModels.load(folder, device))
         threads = 1 if device.type == "cuda" else os.cpu_count() or 1
-        # The threads of the executor share the cores: more of torch's own only get in their way.
+        # InTurn lets as many requests compute as there are cores: torch's own threads would only
+        # get in their way.
         torch.set_num_threads(1)
         run(teacher, public, menu, ledger, noise, options, threads, on_ready)

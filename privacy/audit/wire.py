@@ -1,4 +1,4 @@
-"""A ledger's log over the wire, with the auditor's certificate: the one place here that holds gRPC.
+"""A ledger's log over the wire, with the auditor's certificate.
 
 Nothing of what comes is believed: the lines are those of an exported log, and are verified as such.
 """

@@ -1,6 +1,6 @@
 """The service under audit: a process of its own, asked over the wire like any other.
 
-The one file here that holds gRPC. Nothing of the service is imported: the command that starts it
+Nothing of the service is imported: the command that starts it
 may name another installation.
 """
 
