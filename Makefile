@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Train, serve, teach, audit on the embedded data (MODE=ensemble|dp-sgd, SEEDS=0,1,2)
 	$(BIN)/python -m examples.demo --mode $(MODE) --seeds $(SEEDS) --out $(OUT)
 
-test: setup lint ## Every check and test that CI runs
+test: setup lint ## What CI runs: every check, and every test but the long ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-long: setup ## The tests that take minutes
@@ -43,11 +43,15 @@ format: setup ## Let ruff mend what it can
 proto: setup ## Generate the stubs from protos/teacher.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/teacher.proto
 
-bench: bench-privacy ## Every benchmark that runs on the embedded data
+bench: bench-privacy ## Speed: noise, accounting, ledger, stacked teachers
 	$(BIN)/python -m benchmarks.ensemble
 
 bench-privacy: setup ## Noise, accounting and ledger: figures beside their peers and goals
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.privacy
+
+bench-audit: setup ## Attacks on the service and its answers, beside what is claimed (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mechanism
+	$(BIN)/python -m benchmarks.membership
 
 constraints: setup ## Write the versions that are installed to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
