@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from benchmarks.membership_statistics import known_means
 from benchmarks.membership_students import student_confidence
 from benchmarks.membership_worlds import (
     CLASSES,
@@ -24,7 +25,6 @@ from benchmarks.membership_worlds import (
 from ktan.data import Dataset
 from privacy import noise
 from privacy.accounting import mu_of_units
-from privacy.audit.membership.likelihood_ratio import known_means
 from privacy.audit.membership.trade_off import Claim
 from privacy.budget import BudgetPlan, open_plan
 from privacy.calibration import radii

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from benchmarks.membership_statistics import logit_confidence
 from benchmarks.membership_worlds import CLASSES, Worlds
 from ktan.methods import SoftLogits
 from ktan.networks import NetworkSpec, build
 from ktan.teacher import AnswerTap
 from ktan.trainer import TrainerOptions, train
 from ktan.training_data import TrainingData
-from privacy.audit.membership.likelihood_ratio import logit_confidence
 
 STEPS = 80
 WIDTH = 32

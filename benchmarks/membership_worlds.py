@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.membership_statistics import matched, statistic
 from ktan.data import Augment, Dataset, Normalisation
 from ktan.networks import NetworkSpec
 from ktan.taps import parse_tap
 from ktan.teachers import CardTap, TeacherCard, TeacherModels
 from ktan.teachers.stack import State, state_slice
-from privacy.audit.membership import likelihood_ratio as lira
+from privacy.audit.membership.likelihood_ratio import fit
 from teacher_server.training.ensemble import EnsembleRecipe, train_ensemble
 
 CLASSES = 10
@@ -286,6 +287,6 @@ def scores(
     shadow: np.ndarray, coins: np.ndarray, observed: np.ndarray, noise_sd: float
 ) -> np.ndarray:
     """LiRA's log ratio [E, T] of observed [E, T, q], from shadow [S, T, q] and coins [S, T]."""
-    weights, carried = lira.matched(shadow, coins, noise_sd)
-    fitted = lira.fit(lira.statistic(shadow, weights), coins)
-    return fitted.log_ratio(lira.statistic(observed, weights), carried)
+    weights, carried = matched(shadow, coins, noise_sd)
+    fitted = fit(statistic(shadow, weights), coins)
+    return fitted.log_ratio(statistic(observed, weights), carried)
