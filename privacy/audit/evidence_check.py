@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from privacy.audit.key_check import is_signed
+from privacy.audit.key_check import OLDER, is_signed
 from privacy.audit.log import Recorded
 from privacy.audit.violations import Findings
 from privacy.budget import BudgetPlan, spent_epsilon
@@ -31,13 +31,17 @@ class EvidenceCheck:
     def __post_init__(self) -> None:
         self._last = max(self.chain, default=-1)
 
-    def own_head(self, head: SignedHead | None, findings: Findings) -> None:
-        """Reports a log that does not end where its own signed head says."""
+    def own_head(self, head: SignedHead | None, keys: KeyHistory, findings: Findings) -> None:
+        """Reports a log that does not end where its own signed head says.
+
+        keys: the log's own, which may be others than those that somebody trusts.
+        """
         last = self._last
         if head is None:
             findings.add("truncated", None, "the log ends without a signed head: it was cut off")
             return
-        if not self._is_signed(head, "the log's signed head", findings):
+        name, beyond = "the log's signed head", head.entry > last
+        if not is_signed(head, self.ledger_id, keys, name, findings, beyond=beyond):
             return
         if head.entry > last:
             findings.add(
@@ -111,8 +115,7 @@ class EvidenceCheck:
             findings.add(
                 "truncated",
                 signed.entry,
-                f"the log ends at entry {self._last}, {name} names entry {signed.entry}: the end "
-                "was cut off, or the ledger was restored from an older copy",
+                f"the log ends at entry {self._last}, {name} names entry {signed.entry}: {OLDER}",
             )
 
     def _compare_fields(self, receipt: Receipt, name: str, findings: Findings) -> None:

@@ -1,6 +1,8 @@
 """Which key has to have signed what: the ledger's keys, followed from the one that is known."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from privacy.audit.log import Log
 from privacy.audit.violations import Findings, ViolationKind
@@ -9,13 +11,32 @@ from privacy.key_history import KeyHistory
 from privacy.ledger.accounts import Accounts
 from privacy.receipts import Receipt, SignedHead, verify
 
+OLDER: Final = (
+    "the log is probably older than that, export it again; one that was cut off, or that is of a "
+    "ledger restored from an older copy, looks the same"
+)
+"""What to make of a log that ends before something that others hold."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What verifies a log.
+
+    own: as the log itself has them. of_head: of its own head. of_evidence: of receipts and heads
+    that others hold. Both go on where `own` ends, by what others know.
+    """
+
+    own: KeyHistory
+    of_head: KeyHistory
+    of_evidence: KeyHistory
+
 
 def settle_keys(
     log: Log,
     accounts: Accounts | None,
     known: Sequence[tuple[str, KeyHistory]],
     findings: Findings,
-) -> KeyHistory:
+) -> Keys:
     """The keys to verify with; reports where the log's are not those that others know.
 
     known: (where from, keys) that somebody holds to be this ledger's: the first one trusted, the
@@ -33,10 +54,18 @@ def settle_keys(
             "endorse: whoever wrote it did not hold the ledger's key",
         )
     last = max((item.entry.number for item in log.recorded), default=-1)
-    foreign = None
+    own, foreign = claimed, None
     for source, keys in known:
-        if keys.keys[0].public_key in claimed:
+        if keys.keys[0].public_key in claimed or _endorses(claimed, keys):
             claimed = _followed(claimed, keys, source, last, findings)
+            continue
+        if keys.ledger_id not in ("", log.ledger_id):
+            findings.add(
+                "key",
+                None,
+                f"{source}, is the key of ledger {keys.ledger_id}, this is the log of "
+                f"{log.ledger_id}",
+            )
             continue
         foreign = foreign or keys.keys[0].public_key
         findings.add(
@@ -44,9 +73,21 @@ def settle_keys(
             None,
             f"the log names the public key {claimed.current.hex()[:16]}…, {source} holds "
             f"{keys.keys[0].public_key.hex()[:16]}…: this is another ledger's log, one signed by "
-            "somebody else, or one that ends before the ledger had that key",
+            "somebody else, or one that ends before the ledger had that key (then export it again)",
         )
-    return KeyHistory.starting_with(log.ledger_id, foreign) if foreign else claimed
+    if foreign is None:
+        return Keys(own, claimed, claimed)
+    return Keys(own, claimed, KeyHistory.starting_with(log.ledger_id, foreign))
+
+
+def _endorses(claimed: KeyHistory, keys: KeyHistory) -> bool:
+    """Whether the log's newest key handed over to the first of `keys`: somebody began to trust the
+    ledger after a rotation that the log does not reach."""
+    try:
+        claimed.followed_by(keys.keys[0]).verify(claimed.current)
+    except KeyNotEndorsed:
+        return False
+    return True
 
 
 def _followed(
@@ -58,7 +99,7 @@ def _followed(
     except KeyNotEndorsed as error:
         findings.add("key", error.entry, f"{source}: {error}")
         return claimed
-    for key in keys.keys[1:]:
+    for key in keys.keys:
         if key.public_key in claimed:
             continue
         name = f"{source}, knows a signing key that was endorsed for entry {key.entry}"
@@ -73,8 +114,7 @@ def _followed(
         findings.add(
             "truncated",
             key.entry,
-            f"the log ends at entry {last}, {name}: the end was cut off, or the ledger was "
-            "restored from an older copy",
+            f"the log ends at entry {last}, {name}: {OLDER}",
         )
         claimed = claimed.followed_by(key)
     return claimed

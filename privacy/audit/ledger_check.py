@@ -20,7 +20,7 @@ from pathlib import Path
 
 from privacy.audit.chain_check import check_links, order
 from privacy.audit.evidence_check import EvidenceCheck, epsilon_of
-from privacy.audit.key_check import settle_keys
+from privacy.audit.key_check import Keys, settle_keys
 from privacy.audit.ledger_report import REHEARSAL, LedgerReport, client_reports
 from privacy.audit.log import Log, Recorded
 from privacy.audit.violations import Findings
@@ -43,12 +43,13 @@ class Verification:
     chain: dict[int, Recorded]
     opening: Opening | None
     accounts: Accounts | None
-    keys: KeyHistory
+    keys: Keys
     findings: Findings
     evidence: EvidenceCheck = field(init=False)
 
     def __post_init__(self) -> None:
-        self.evidence = EvidenceCheck(self.log.ledger_id, self.chain, self.keys, self.opening)
+        keys = self.keys.of_evidence
+        self.evidence = EvidenceCheck(self.log.ledger_id, self.chain, keys, self.opening)
 
 
 def verify(log: Log, known: Sequence[tuple[str, KeyHistory]] = ()) -> Verification:
@@ -67,7 +68,7 @@ def verify(log: Log, known: Sequence[tuple[str, KeyHistory]] = ()) -> Verificati
     accounts = _replay(chain, opening, findings) if opening is not None else None
     keys = settle_keys(log, accounts, known, findings)
     verification = Verification(log, chain, opening, accounts, keys, findings)
-    verification.evidence.own_head(log.head, findings)
+    verification.evidence.own_head(log.head, keys.of_head, findings)
     return verification
 
 
@@ -100,8 +101,8 @@ def check(
     return LedgerReport(
         source=log.source,
         ledger_id=log.ledger_id,
-        keys=verified.keys,
-        key_source=known[0][0] if known else "the log itself",
+        keys=verified.keys.own,
+        key_source=_key_source(verified.keys.own, known),
         opening=opening,
         entries=len(verified.chain),
         times=_times(verified.chain),
@@ -157,6 +158,15 @@ def _replay(chain: dict[int, Recorded], opening: Opening, findings: Findings) ->
             if follows:
                 findings.add("accounts", number, f"entry {number} does not add up: {fault}")
     return accounts
+
+
+def _key_source(own: KeyHistory, known: Sequence[tuple[str, KeyHistory]]) -> str:
+    """Where the log's own key is known from."""
+    if not known:
+        return "the log itself"
+    source, keys = known[0]
+    first = keys.keys[0].public_key
+    return source if first in own else f"the log itself; not from {source}: {first.hex()[:16]}…"
 
 
 def _times(chain: dict[int, Recorded]) -> tuple[str, str] | None:

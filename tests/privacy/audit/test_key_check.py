@@ -155,6 +155,40 @@ def test_a_student_that_followed_the_keys_tells_a_log_that_does_not_have_them(ca
     found(case.check(known=forged), "key", 2, "service.json: the key")
 
 
+def test_a_student_that_began_after_a_rotation_and_an_export_of_before_it(
+    case, keys, run, tmp_path
+) -> None:
+    """The pin begins with a key that the log does not have, and that the log's own key endorsed."""
+    old = [*case.lines[:3], head_line(case.heads[0])]
+    began = case.check().keys.since(keys[1].public)
+    report = case.check(old, known=[("service.json", began)], receipts=case.kept_receipts[1:])
+    assert {item.kind for item in report.violations} == {"truncated"}
+    found(report, "truncated", 3, "probably older than that, export it again")
+    assert [key.public_key for key in report.keys] == [keys[0].public]
+    # Where the pin has no endorsement, the head is still signed by the key that the log names.
+    report = case.check(old, known=known(keys[1]), receipts=case.kept_receipts[1:2])
+    assert [item.kind for item in report.violations] == ["key", "truncated"]
+    # Another key's endorsement is no link to this log.
+    thief = LedgerKeys(Ed25519PrivateKey.generate(), bytes(32))
+    forged = endorse(thief.signing, case.receipts[0].ledger_id, 2, keys[1].public)
+    pin = [("service.json", replace(began, keys=(forged, *began.keys[1:])))]
+    found(case.check(old, known=pin), "key", None, "signed by somebody else")
+    # What the log has in that entry's place is a fork.
+    longer = case.rewritten(lambda all_: [*all_[:2], *all_[3:4]], signer=keys[0])
+    report = case.check(longer, known=[("service.json", began)])
+    found(report, "forked", 2, "the log has another entry there")
+    export, pinned = tmp_path / "old.jsonl", tmp_path / "service.json"
+    export.write_bytes(b"\n".join(old))
+    pin_keys = [key.to_json() for key in began]
+    pinned.write_text(json.dumps({"public_key": keys[1].public.hex(), "keys": pin_keys}))
+    (tmp_path / "r2.json").write_bytes(case.receipts[1].to_json_bytes())
+    code, out, _ = run("ledger", export, "--receipts", tmp_path)
+    assert code == 1
+    assert f"public key   {keys[0].public.hex()}" in out
+    assert f"known from the log itself; not from {pinned}" in out
+    assert "UNSIGNED" not in out
+
+
 def test_the_screen_has_the_history(case, keys, run) -> None:
     code, out, _ = run("ledger", case.folder)
     assert code == 0
