@@ -33,8 +33,8 @@ class PlanOptions:
     delta: float = 1e-5
     """δ of the same promise; well under one over the number of units."""
     unit: str | None = None
-    """What the promise protects: `record` where every record is a unit of its own, otherwise say
-    what the unit ids name, `person` say."""
+    """What the promise protects: must be said where the data give unit ids, which name persons,
+    say; `record` where they give none."""
     draws: int | None = None
     """Noise draws of the ledger's whole life, one per released number; set from ε and δ when not
     given."""
@@ -63,7 +63,13 @@ def build_plan(options: PlanOptions, dataset: Dataset, private_records: int) -> 
 
     private_records: of a reserved DP-SGD run; public, as it protects records and no larger unit.
     """
-    unit = options.unit or ("record" if dataset.records_are_units else "unit")
+    unit = options.unit or ("record" if dataset.records_are_units else None)
+    if unit is None:
+        raise UserError(
+            f"{dataset.name} gives unit ids: say with --unit what they name (--unit person, "
+            "--unit account; --unit record where each numbers one record). The promise is worded "
+            "so for ever"
+        )
     close = closeness(options.noise)
     if options.training_epsilon is None:
         return open_plan(

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ktan.data import DataSource, SplitRecipe, shards, split
+from ktan.errors import UserError
 from teacher_server import cli
 
 K, PERSONS, VISITS = 4, 30, 6
@@ -135,23 +136,37 @@ def test_the_number_of_ones_records_reaches_ones_own_teacher_only(
     assert kept[0]["counts"] == kept[1]["counts"] == counts
 
 
+def open_ledger(folder: Path, name: str, *unit: str) -> None:
+    """For the people in `NAME.npz`, all of them private."""
+    cli.app(
+        ["open-ledger", "--dataset", f"arrays:{folder / name}.npz", "--labelled", "0",
+         "--unlabelled", "0", "--test", "0", "--ledger", str(folder / f"ledger-{name}"),
+         "--epsilon", "1", "--json", *unit],
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [np.arange(40), np.minimum(np.arange(41), 39)])
+def test_what_ids_name_must_be_said_before_anything_is_made(
+    tmp_path: Path, ids: np.ndarray
+) -> None:
+    np.savez(tmp_path / "people.npz", samples=np.zeros((len(ids), 2)), unit_ids=ids)
+    with pytest.raises(UserError, match="say with --unit what they name"):
+        open_ledger(tmp_path, "people")
+    assert [path.name for path in tmp_path.iterdir()] == ["people.npz"]
+
+
 def test_a_second_record_of_one_person_does_not_rename_the_promise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     promises = []
     for name, ids in (("one", np.arange(40)), ("two", np.minimum(np.arange(41), 39))):
-        path = tmp_path / f"{name}.npz"
-        np.savez(path, samples=np.zeros((len(ids), 2)), unit_ids=ids)
-        cli.app(
-            ["open-ledger", "--dataset", f"arrays:{path}", "--labelled", "0", "--unlabelled", "0",
-             "--test", "0", "--ledger", str(tmp_path / f"ledger-{name}"), "--epsilon", "1",
-             "--json"],
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )  # fmt: skip
+        np.savez(tmp_path / f"{name}.npz", samples=np.zeros((len(ids), 2)), unit_ids=ids)
+        open_ledger(tmp_path, name, "--unit", "person")
         opened = json.loads(capsys.readouterr().out)
         promises.append((opened["promise"], opened["private_units"], opened["public_units"]))
     assert promises[0] == promises[1]
     assert promises[0][1:] == (40, 0)
-    assert "one unit" in promises[0][0]
+    assert "one person" in promises[0][0]

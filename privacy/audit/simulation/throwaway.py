@@ -66,7 +66,7 @@ def train_public(
     count = [] if mode == "single" else ["--teachers", str(public.trained)]
     named = [word for tap in taps for word in ("--taps", tap)]
     # Training asks nothing of this budget; a ledger cannot be opened without one.
-    _run("open-ledger", [*data, "--epsilon", "1", "--json"], folder)
+    _run("open-ledger", [*data, "--unit", "unit", "--epsilon", "1", "--json"], folder)
     _run(
         "train",
         [*data, "--out", str(teacher), "--mode", mode, *count, *named, *training, "--json"],
