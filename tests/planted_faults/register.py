@@ -8,8 +8,16 @@ _BOUND = "tests/privacy/test_bounding.py"
 _GRID = "tests/privacy/test_quantising.py"
 _RELEASE = "tests/privacy/test_release.py"
 _LEDGER = "tests/privacy/ledger"
+_KEY = (
+    f"{_LEDGER}/test_settlement.py"
+    "::test_the_key_of_an_answer_depends_on_every_part_and_on_the_secret"
+)
+_STORED = "tests/teacher_server/test_stored_answers.py"
 _TRAINING = "tests/teacher_server/training"
 _UNITS = "tests/teacher_server/test_units.py"
+
+NOTHING = "nothing"
+"""What the control plants."""
 
 FAULTS = {
     "noise scaled by 0.95": Fault(
@@ -63,12 +71,19 @@ FAULTS = {
     "a diverged shard raises an error": Fault(
         faults.diverged_teacher_raises,
         (f"{_RELEASE}::test_a_diverged_teacher_answers_zero_and_still_counts",),
-        notice="a teacher diverged",
+        notice=r"^\S*:\d+: FloatingPointError: a teacher diverged",
     ),
     "a stored answer served for a changed teacher": Fault(
-        faults.answer_of_an_earlier_teacher,
+        faults.answer_of_an_earlier_teacher, (_KEY, f"{_STORED}::test_a_new_teacher_answers_anew")
+    ),
+    "a stored answer served for a changed setting": Fault(
+        faults.answer_of_earlier_settings, (_KEY,)
+    ),
+    "a stored answer served under another menu": Fault(
+        faults.answer_of_another_menu,
         (
-            f"{_LEDGER}/test_settlement.py::test_the_key_of_an_answer_depends_on_every_part_and_on_the_secret",
+            f"{_RELEASE}::test_each_setting_is_part_of_the_key_of_a_stored_answer",
+            f"{_STORED}::test_a_changed_tap_is_answered_anew",
         ),
     ),
     "a restored backup that serves on": Fault(

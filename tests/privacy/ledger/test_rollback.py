@@ -39,6 +39,7 @@ def test_a_restored_backup_opens_exhausted(place, grown, asker) -> None:
     place.restore(backup)
     before = place.witness.read_bytes()
     with place.open() as ledger:
+        assert ledger.rolled_back is not None
         assert "entry 7" in ledger.rolled_back
         assert "entry 4" in ledger.rolled_back
         for charge in (
