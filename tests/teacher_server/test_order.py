@@ -1,9 +1,10 @@
 """What must have happened before an answer exists for anybody else."""
 
-import time
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from privacy.accounting import SIGMA
 from privacy.budget import open_plan
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
-from teacher_server.answering import Answerer, InTurn
+from teacher_server.answering import Answer, Answerer, InTurn, PrivateTeacher
+from tests.privacy.ledger.gathering import PATIENCE, Gathering
 from tests.teacher_server.running_service import CHARGE, MENU, StandInTeacher, images
 
 
@@ -27,8 +29,15 @@ def ledger(tmp_path) -> Iterator[Ledger]:
         yield ledger
 
 
-def answerer(ledger: Ledger) -> Answerer:
-    return Answerer(StandInTeacher(), "0" * 32, MENU, ledger, source(DEFAULT_NOISE))
+def answerer(ledger: Ledger, teacher: PrivateTeacher | None = None) -> Answerer:
+    return Answerer(teacher or StandInTeacher(), "0" * 32, MENU, ledger, source(DEFAULT_NOISE))
+
+
+def requests(asked: Answerer, count: int) -> list[Callable[[], Answer]]:
+    """So many requests of two samples each, none of which another one has."""
+    return [
+        partial(asked.answer, "anna", str(uuid.uuid4()), images(2, seed)) for seed in range(count)
+    ]
 
 
 def test_what_returns_is_durable_already(ledger, tmp_path):
@@ -43,23 +52,46 @@ def test_what_returns_is_durable_already(ledger, tmp_path):
     assert answer.receipt.charge == 3 * CHARGE
 
 
-def test_the_teacher_is_asked_in_turn_and_requests_settle_together(ledger):
-    """Of eight requests at most two are at the teacher; the ledger's groups may hold them all."""
-    teacher, at_once, seen = StandInTeacher(), [], []
+def test_the_teacher_is_asked_in_turn(ledger):
+    """Of eight requests that have come two are at the teacher: no more, and no fewer."""
+    teacher, pairs = StandInTeacher(), threading.Barrier(2)
+    lock, at_once, seen = threading.Lock(), 0, []
 
     class Crowded:
         def answers(self, samples):
-            at_once.append(1)
-            seen.append(len(at_once))
-            time.sleep(0.05)
-            at_once.pop()
+            nonlocal at_once
+            with lock:
+                at_once += 1
+                seen.append(at_once)
+            assert all_came.wait(PATIENCE)
+            pairs.wait(PATIENCE)
+            with lock:
+                at_once -= 1
             return teacher.answers(samples)
 
-    shared = Answerer(InTurn(Crowded(), 2), "0" * 32, MENU, ledger, source(DEFAULT_NOISE))
+    in_turn, came, all_came = InTurn(Crowded(), 2), [], threading.Event()
+
+    class Door:
+        def answers(self, samples):
+            with lock:
+                came.append(1)
+                if len(came) == 8:
+                    all_came.set()
+            return in_turn.answers(samples)
+
+    shared = answerer(ledger, Door())
     with ThreadPoolExecutor(8) as pool:
-        batches = [images(2, seed) for seed in range(8)]
-        list(pool.map(lambda batch: shared.answer("anna", str(uuid.uuid4()), batch), batches))
+        list(pool.map(lambda ask: ask(), requests(shared, 8)))
     assert max(seen) == 2
+    assert ledger.budget(None).spent == 16 * CHARGE
+
+
+def test_requests_that_come_during_a_commit_settle_together(ledger, monkeypatch):
+    gathering = Gathering(ledger, monkeypatch)
+    futures = gathering.run(*requests(answerer(ledger, InTurn(StandInTeacher(), 2)), 8))
+    assert [future.result().receipt.entry for future in futures] == list(range(1, 9))
+    # Two transactions: the one that was held up, and the one of all seven behind it.
+    assert gathering.heads == [1, 8]
     assert ledger.budget(None).spent == 16 * CHARGE
 
 
