@@ -1,11 +1,15 @@
-"""The three places that a log comes from: an exported file, a ledger's folder, a live service."""
+"""The three places that a log comes from (an exported file, a ledger's folder, a live service), and
+where the keys that it is held against do."""
 
 from pathlib import Path
 
+from privacy.audit.evidence import Evidence
 from privacy.audit.log import Log, folder_lines, parse_log
 from privacy.audit.wire import Connection, fetch_lines
 from privacy.errors import LedgerMissing, PrivacyError
+from privacy.key_history import KeyHistory
 from privacy.ledger.durable import replace_durably
+from privacy.receipts import read_public_key
 from protos.channel import ChannelError, host_and_port
 
 UNVERIFIED = ".unverified"
@@ -49,6 +53,24 @@ def read_earlier(path: Path) -> Log:
     if log.faults or log.head is None or not log.recorded:
         raise PrivacyError(f"{path} is no whole log; run `privacy-audit ledger {path}` on it")
     return log
+
+
+def known_keys(
+    given: Path | None, evidence: list[Evidence], earlier: Log | None = None
+) -> list[tuple[str, KeyHistory]]:
+    """Where from and which: the key that was given by hand, or else those that students pinned
+    and the one that an earlier visit went by."""
+    if given is not None:
+        return [(str(given), KeyHistory.starting_with("", read_public_key(given)))]
+    known = [
+        (f"{file}, where a student pinned it", pinned)
+        for source in evidence
+        for file, pinned in source.pins
+    ]
+    if earlier is not None:
+        keys = KeyHistory.starting_with(earlier.ledger_id, earlier.public_key)
+        known.append((f"{earlier.source}, the log of an earlier visit", keys))
+    return known
 
 
 def save(log: Log, path: Path, *, sound: bool) -> Path:

@@ -1,10 +1,10 @@
 """`privacy-audit canaries`: a lower bound of ε from one training run."""
 
 import json as jsonlib
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from privacy.audit.commands.failing import fail
 from privacy.audit.commands.options import Flag
 from privacy.audit.membership.one_run import audit
 from privacy.audit.membership.score_file import read_canaries
@@ -55,5 +55,4 @@ def canaries(
         )
         print(f"claim        ε = {epsilon:g}: {'REFUTED' if exceeds else 'not refuted'}")
     if exceeds:
-        print("privacy-audit: the claim does NOT hold", file=sys.stderr)
-        sys.exit(1)
+        fail("the claim does NOT hold")

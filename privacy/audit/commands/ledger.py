@@ -1,26 +1,23 @@
 """`privacy-audit ledger`: does a log hold together, and with what others hold of it?"""
 
 import json as jsonlib
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from privacy.audit.commands.options import Flag, Paths
-from privacy.audit.evidence import Evidence, read_head, read_receipts
+from privacy.audit.commands.failing import fail
+from privacy.audit.commands.options import Flag, Paths, Wire
+from privacy.audit.evidence import read_head, read_receipts
 from privacy.audit.ledger_check import check
 from privacy.audit.ledger_report import LedgerReport
 from privacy.audit.ledger_screen import ledger_text
-from privacy.audit.log import Log, folder_faults
-from privacy.audit.sources import read_earlier, read_log, save
+from privacy.audit.log import folder_faults
+from privacy.audit.sources import known_keys, read_earlier, read_log, save
 from privacy.audit.wire import Connection
 from privacy.errors import LedgerCorrupt
-from privacy.key_history import KeyHistory
-from privacy.receipts import read_public_key
 
-Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
 _WIRE = Connection()
 
 
@@ -85,30 +82,6 @@ def ledger(
     if not report.sound:
         count = len(report.violations)
         fail(f"the ledger does NOT verify: {count} violation{'' if count == 1 else 's'}")
-
-
-def known_keys(
-    given: Path | None, evidence: list[Evidence], earlier: Log | None = None
-) -> list[tuple[str, KeyHistory]]:
-    """Where from and which: the key that was given by hand, or else those that students pinned
-    and the one that an earlier visit went by."""
-    if given is not None:
-        return [(str(given), KeyHistory.starting_with("", read_public_key(given)))]
-    known = [
-        (f"{file}, where a student pinned it", pinned)
-        for source in evidence
-        for file, pinned in source.pins
-    ]
-    if earlier is not None:
-        keys = KeyHistory.starting_with(earlier.ledger_id, earlier.public_key)
-        known.append((f"{earlier.source}, the log of an earlier visit", keys))
-    return known
-
-
-def fail(why: str) -> NoReturn:
-    """One line to stderr, exit code 1."""
-    print(f"privacy-audit: {why}", file=sys.stderr)
-    sys.exit(1)
 
 
 def _json(report: LedgerReport, saved: Path | None) -> dict[str, Any]:

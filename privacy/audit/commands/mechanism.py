@@ -1,7 +1,6 @@
 """`privacy-audit mechanism`: does a running service leak what its receipts claim, and no more?"""
 
 import json as jsonlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Self
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from privacy.audit.commands.failing import fail
 from privacy.audit.commands.options import Flag
 from privacy.audit.mechanism.audit import Settings, audit
 from privacy.audit.mechanism.screen import audit_text
@@ -115,5 +115,4 @@ def mechanism(
         found = audit(server_command, service.arguments(), settings, certs, bar)
     print(jsonlib.dumps(found.to_json()) if json else audit_text(found))
     if found.faults:
-        print(f"privacy-audit: {len(found.faults)} FAIL", file=sys.stderr)
-        sys.exit(1)
+        fail(f"{len(found.faults)} FAIL")

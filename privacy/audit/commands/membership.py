@@ -1,9 +1,9 @@
 """`privacy-audit membership`: did an attack find out more than the claim allows?"""
 
 import json as jsonlib
-import sys
 from pathlib import Path
 
+from privacy.audit.commands.failing import fail
 from privacy.audit.commands.options import Flag
 from privacy.audit.membership.roc import RATES
 from privacy.audit.membership.score_file import read_scores
@@ -61,5 +61,4 @@ def membership(
             else "not refuted: no attack here passes the cap; another one might come closer"
         )
     if exceeds:
-        print("privacy-audit: the claim does NOT hold", file=sys.stderr)
-        sys.exit(1)
+        fail("the claim does NOT hold")

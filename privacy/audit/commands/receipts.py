@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from privacy.audit.commands.ledger import Wire, fail, known_keys
-from privacy.audit.commands.options import Flag
+from privacy.audit.commands.failing import fail
+from privacy.audit.commands.options import Flag, Wire
 from privacy.audit.evidence import Evidence, read_receipts
 from privacy.audit.ledger_check import verify
 from privacy.audit.receipts_check import (
@@ -15,7 +15,7 @@ from privacy.audit.receipts_check import (
     check_among_themselves,
 )
 from privacy.audit.receipts_screen import receipts_text
-from privacy.audit.sources import read_log
+from privacy.audit.sources import known_keys, read_log
 from privacy.audit.wire import Connection
 from privacy.errors import PrivacyError
 from privacy.key_history import KeyHistory
