@@ -1,6 +1,8 @@
 """What every part of the tests may ask for."""
 
 import os
+import random
+import secrets
 
 import psycopg
 import pytest
@@ -20,11 +22,22 @@ def postgresql() -> str:
     try:
         psycopg.connect(
             host=url.host, port=url.port, user=url.username, password=url.password,
-            dbname=url.database, connect_timeout=5,
+            dbname=url.database, connect_timeout=60,
         ).close()  # fmt: skip
     except psycopg.OperationalError:
         pytest.skip(f"no PostgreSQL at {url.host}:{url.port}; KTAN_TEST_POSTGRESQL names another")
     return POSTGRESQL
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Where and when this run strikes: other choices in every run, unless KTAN_TEST_SEED is set.
+
+    The seed is in the output of a test that fails. It repeats the choices, not the timing.
+    """
+    seed = int(os.environ.get("KTAN_TEST_SEED") or secrets.randbits(32))
+    print(f"KTAN_TEST_SEED={seed} repeats the choices of this run")
+    return random.Random(seed)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ZYGOTE = Path(__file__).with_name("zygote.py")
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 120.0
+PATIENCE = 90.0
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Server:
             while time.monotonic() < end:
                 os.kill(self.process, 0)
                 time.sleep(0.001)
+            raise AssertionError(f"process {self.process} outlived its kill")
 
 
 @dataclass

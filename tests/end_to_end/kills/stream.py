@@ -16,7 +16,8 @@ from privacy.receipts import Receipt
 from protos import teacher_pb2, teacher_pb2_grpc, to_message
 
 SAMPLES = 3
-PATIENCE = 240.0
+PATIENCE = 90.0
+"""Seconds without an answer, or without progress, that fail a test before its own timeout."""
 _AFRESH = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 20)]
 
 
@@ -60,15 +61,19 @@ class Heard:
 class Stream(threading.Thread):
     """Asks for new and old samples until it is stopped; every request is answered in the end.
 
-    address: of a server that may be alive, asked anew before every try.
+    address: of a server that may be alive, asked anew before every try. chance: its own, as
+    several streams at one generator would not repeat.
     """
 
-    def __init__(self, first: int, address: Callable[[], str], heard: Heard) -> None:
+    def __init__(
+        self, first: int, address: Callable[[], str], heard: Heard, chance: random.Random
+    ) -> None:
         super().__init__(daemon=True)
         self.fault: BaseException | None = None
         self._next = first
         self._address = address
         self._heard = heard
+        self._chance = chance
         self._over = threading.Event()
         self._channel: tuple[str, grpc.Channel] | None = None
 
@@ -85,11 +90,15 @@ class Stream(threading.Thread):
             earlier: tuple[str, list[int]] | None = None
             while not self._over.is_set():
                 # One sample was asked before, by this or the other stream; two are new.
-                serials = [self._next, self._next + 1, max(0, self._next - random.randint(1, 20))]
+                serials = [
+                    self._next,
+                    self._next + 1,
+                    max(0, self._next - self._chance.randint(1, 20)),
+                ]
                 self._next += 2
                 request = (str(uuid.uuid4()), serials)
                 self._ask(*request)
-                if earlier is not None and random.random() < 0.2:
+                if earlier is not None and self._chance.random() < 0.2:
                     self._ask(*earlier)
                 earlier = request
         except BaseException as error:
@@ -105,7 +114,7 @@ class Stream(threading.Thread):
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                response = self._stub().Query(query, timeout=60)
+                response = self._stub().Query(query, timeout=PATIENCE)
             except grpc.RpcError as error:
                 # Nobody listens, or the server died under the call: whether it charged is unknown.
                 if error.code() not in _RETRIED or time.monotonic() > end:

@@ -106,22 +106,22 @@ def test_killed_at_a_known_point(place, plan, point: str, charged: bool) -> None
     verify(place, killed, [])
 
 
-def kill_at_random(place, plan, rounds: int) -> None:
+def kill_at_random(place, plan, chance: random.Random, rounds: int) -> None:
     place.create(plan).close()
     receipts: list[Receipt] = []
     first = 1
     for _ in range(rounds):
-        killed = run_and_kill(place, first, after=random.uniform(0.0, 0.15))
+        killed = run_and_kill(place, first, after=chance.uniform(0.0, 0.15))
         verify(place, killed, receipts)
         receipts += killed.receipts
         first = max([first, *killed.asked]) + 1
 
 
-def test_killed_at_random_points(place, plan) -> None:
-    kill_at_random(place, plan, rounds=4)
+def test_killed_at_random_points(place, plan, chance) -> None:
+    kill_at_random(place, plan, chance, rounds=4)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_killed_at_random_points_a_hundred_times(place, plan) -> None:
-    kill_at_random(place, plan, rounds=100)
+def test_killed_at_random_points_a_hundred_times(place, plan, chance) -> None:
+    kill_at_random(place, plan, chance, rounds=100)
