@@ -22,6 +22,8 @@ from privacy import canonical_json
 from privacy.canonical_json import digest, exactly, integer, text
 from privacy.errors import KeyNotEndorsed
 
+PIN: Final = "service.json"
+"""Beside a student's answers: `KeyHistory.to_json` of the ledger that it trusted on first use."""
 _DOMAIN: Final = b"ktan.ledger.key.v1\n"
 _DETAILS: Final = frozenset({"public_key", "endorsement"})
 
@@ -71,6 +73,32 @@ class KeyHistory:
     def starting_with(cls, ledger_id: str, public_key: bytes) -> Self:
         """Of a ledger whose key was never rotated."""
         return cls(ledger_id, (SigningKey(public_key, 0),))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, which may have other fields beside these: a pin has."""
+        return {
+            "ledger_id": self.ledger_id,
+            "public_key": self.keys[0].public_key.hex(),
+            "keys": [key.to_json() for key in self.keys],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Reads `to_json`, also without `keys` (the key was never rotated) or `ledger_id` ("").
+
+        Nothing is verified. Raises KeyError, TypeError or ValueError for anything else.
+        """
+        first = cls.starting_with(values.get("ledger_id", ""), digest(values["public_key"]))
+        if "keys" not in values:
+            return first
+        keys = tuple(map(SigningKey.from_json, values["keys"]))
+        if not keys or keys[0].public_key != first.current:
+            raise ValueError("its keys do not begin with its public key")
+        return cls(first.ledger_id, keys)
+
+    def of(self, ledger_id: str) -> Self:
+        """This history; of this ledger, where it does not say of which it is."""
+        return self if self.ledger_id else type(self)(ledger_id, self.keys)
 
     @property
     def current(self) -> bytes:

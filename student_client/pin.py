@@ -12,64 +12,59 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ktan.answers import AnswerManifest, AnswerStore
 from ktan.durable import write_durably
 from ktan.errors import UserError
 from privacy.errors import KeyNotEndorsed
-from privacy.key_history import KeyHistory, SigningKey
+from privacy.key_history import PIN, KeyHistory
 from privacy.promise import Promise
 from student_client.description import TeacherDescription
-
-PIN: Final = "service.json"
 
 
 @dataclass(frozen=True)
 class Pin:
     """One ledger, known by its key, under one promise."""
 
-    ledger_id: str
-    public_key: bytes
-    """The one that was trusted first."""
+    keys: KeyHistory
+    """The one that was trusted first, and those that followed it."""
     promise: Promise
     charge: int
     """Of one sample; fixed with the release settings."""
-    keys: KeyHistory
-    """`public_key`, and those that followed it."""
+
+    @property
+    def ledger_id(self) -> str:
+        """Of the ledger whose keys these are."""
+        return self.keys.ledger_id
+
+    @property
+    def public_key(self) -> bytes:
+        """The one that was trusted first."""
+        return self.keys.keys[0].public_key
 
     @classmethod
     def of(cls, description: TeacherDescription) -> Pin:
         """For a first use: the key that signs now is trusted, and none before it."""
         return cls(
-            ledger_id=description.ledger_id,
-            public_key=description.public_key,
+            keys=description.keys.since(description.public_key),
             promise=description.promise,
             charge=description.charge,
-            keys=description.keys.since(description.public_key),
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "ledger_id": self.ledger_id,
-            "public_key": self.public_key.hex(),
+            **self.keys.to_json(),
             "promise": self.promise.to_json(),
             "charge": self.charge,
-            "keys": [key.to_json() for key in self.keys],
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Pin:
-        ledger_id, public_key = values["ledger_id"], bytes.fromhex(values["public_key"])
-        keys = KeyHistory.starting_with(ledger_id, public_key)
-        if "keys" in values:
-            keys = KeyHistory(ledger_id, tuple(map(SigningKey.from_json, values["keys"])))
         return cls(
-            ledger_id=ledger_id,
-            public_key=public_key,
+            keys=KeyHistory.from_json(values),
             promise=Promise.from_json(values["promise"]),
             charge=values["charge"],
-            keys=keys,
         )
 
     @classmethod

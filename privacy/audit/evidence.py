@@ -6,18 +6,15 @@ header of such a file is read here, never a tensor.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from privacy.canonical_json import digest
 from privacy.errors import PrivacyError
-from privacy.key_history import KeyHistory, SigningKey
+from privacy.key_history import PIN, KeyHistory
 from privacy.ledger.witness import read_heads
 from privacy.receipts import Receipt, SignedHead
 
-PIN: Final = "service.json"
-"""Beside a student's answers: the ledger and the key that it trusted on first use."""
 _LARGEST_HEADER: Final = 100_000_000
 
 
@@ -110,11 +107,7 @@ def _read_chunk(file: Path, evidence: Evidence) -> None:
 
 def _read_pin(file: Path, evidence: Evidence) -> None:
     try:
-        pin = json.loads(file.read_bytes())
-        history = KeyHistory.starting_with(pin.get("ledger_id", ""), digest(pin["public_key"]))
-        if "keys" in pin:
-            history = replace(history, keys=tuple(map(SigningKey.from_json, pin["keys"])))
-        evidence.pins.append((file, history))
+        evidence.pins.append((file, KeyHistory.from_json(json.loads(file.read_bytes()))))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         evidence.damaged.append((file, f"it should name the ledger's public key: {error}"))
 

@@ -7,9 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ktan.errors import UserError
+from privacy.key_history import PIN
 from student_client.description import TeacherDescription
 from student_client.errors import AnswerRejected
-from student_client.pin import PIN, Pin, open_store
+from student_client.pin import Pin, open_store
 from student_client.verification import Verifier
 
 ID = "00000000-0000-4000-8000-00000000000{}"
@@ -110,6 +111,16 @@ def test_a_pin_of_before_keys_could_be_rotated_is_read(service, folder):
     service.rotate()
     open_store(folder, described(service))
     assert len(Pin.read(store.folder).keys.keys) == 2
+
+
+@pytest.mark.parametrize("keys", [0, 1])
+def test_a_pin_whose_keys_are_not_those_that_it_names_is_refused(service, folder, keys):
+    open_store(folder, described(service))
+    values = json.loads((folder / PIN).read_text())
+    values["keys"] = values["keys"][:keys]
+    values["public_key"] = "11" * 32
+    with pytest.raises(ValueError, match="do not begin"):
+        Pin.from_json(values)
 
 
 def test_the_other_things_pinned_never_change(service, folder):

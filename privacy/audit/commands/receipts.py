@@ -1,7 +1,7 @@
 """`privacy-audit receipts`: do a client's receipts fit the log, and which is the first not to?"""
 
 import json as jsonlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,7 @@ def _keys(given: Path | None, evidence: Evidence) -> KeyHistory:
     if given is not None:
         return KeyHistory.starting_with(ledger_id, read_public_key(given))
     for _, pinned in evidence.pins:
-        return replace(pinned, ledger_id=pinned.ledger_id or ledger_id).since(
-            pinned.keys[0].public_key
-        )
+        return pinned.of(ledger_id).since(pinned.keys[0].public_key)
     raise PrivacyError(
         "no key is known to verify these signatures with; give --public-key, or --log"
     )
