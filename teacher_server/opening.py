@@ -19,7 +19,8 @@ from privacy.ledger.witness import read_heads
 from privacy.noise import DEFAULT_NOISE, NoiseName, closeness
 from privacy.receipts import Receipt, SignedHead
 
-_WITNESS_PATH = "witness-path"
+WITNESS_PATH = "witness-path"
+"""In the ledger's folder: where its witness is."""
 SPLIT_FILE = "split.json"
 """In the ledger's folder: which units are private, for ever."""
 
@@ -131,7 +132,7 @@ def open_ledger(
         data=dataset.location,
         database_url=database_url,
         files={
-            _WITNESS_PATH: f"{witness}\n".encode(),
+            WITNESS_PATH: f"{witness}\n".encode(),
             SPLIT_FILE: (json.dumps(parts.to_json(), indent=2) + "\n").encode(),
         },
     )
@@ -142,6 +143,11 @@ def cap_units(plan: BudgetPlan, epsilon: float) -> int:
     if not 0 < epsilon <= plan.epsilon:
         raise UserError(f"a cap of ε = {epsilon:g} must lie above 0 and within {plan.epsilon:g}")
     return budget_units(gaussian.mu(epsilon, plan.ideal_target[1]))
+
+
+def witness_of(folder: Path) -> Path:
+    """The witness file that the ledger in `folder` was opened with. Raises FileNotFoundError."""
+    return Path((folder / WITNESS_PATH).read_text(encoding="utf-8").strip())
 
 
 def reopen_ledger(
@@ -157,7 +163,7 @@ def reopen_ledger(
     """
     if witness is None:
         try:
-            witness = Path((folder / _WITNESS_PATH).read_text(encoding="utf-8").strip())
+            witness = witness_of(folder)
         except FileNotFoundError:
             # Ledger.open says what is missing when it is the ledger itself.
             witness = Path("witness-not-named")

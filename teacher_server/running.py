@@ -93,7 +93,7 @@ def _facts(
         "ledger": ledger.ledger_id,
         "promise": state.promise.sentence(),
         "epsilon_spent": state.epsilon_spent,
-        "rolled_back": ledger.rolled_back,
+        **({"nothing_new": ledger.rolled_back} if ledger.rolled_back else {}),
         "taps": {
             tap.name: {
                 "shape": tap.shape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from ktan.errors import UserError
 from ktan.precision import resolve_device
 from ktan.teachers import TeacherCard, TeacherModels
+from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, NoiseName, source
 from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
@@ -58,6 +60,7 @@ def run_service(
                 f"the teacher in {folder} was trained under ledger {card.ledger_id}, but "
                 f"{ledger_folder} is ledger {ledger.ledger_id}; a data set has one ledger"
             )
+        _warn(ledger)
         verify_folder(folder, ledger.mac)
         if card.mode == "dp-sgd":
             verify_charged(folder, card.version, ledger)
@@ -80,3 +83,21 @@ def run_service(
         # get in their way.
         torch.set_num_threads(1)
         run(teacher, public, menu, ledger, noise, options, threads, on_ready)
+
+
+def _warn(ledger: Ledger) -> None:
+    """Says on stderr that a ledger which nothing vouches for will answer nothing new."""
+    if ledger.rolled_back is None:
+        return
+    print(
+        f"WARNING: nothing new will be answered; only stored answers are sent.\n"
+        f"  why: {ledger.rolled_back}\n"
+        f"  until this is mended, the whole budget (ε = {ledger.plan.epsilon:g}) counts as spent.\n"
+        "  what to do: stop this service; restore the witness file, or name where it is now "
+        "(--witness FILE);\n"
+        "  if it is lost, give the newest receipt of a client or an auditor's head "
+        "(--trusted-head FILE).\n"
+        "  If the ledger is an older copy, put the newest in its place: nothing else helps.",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -69,6 +69,7 @@ def open_ledger(
                 "noise_draws": opened.plan.draws,
                 "reserved_training": [run.to_json() for run in opened.plan.training],
                 "bound_at": str(binding_path(dataset.location)),
+                **_of_witness(ledger, in_folder=database_url is None),
             },
             json,
         )
@@ -190,6 +191,18 @@ def rotate_key(*, ledger: Path, witness: Path | None = None, json: Flag = False)
             },
             json,
         )
+
+
+def _of_witness(ledger: Path, *, in_folder: bool) -> dict[str, str]:
+    """Where the witness is, and whether that is a bad place; in_folder: the tables are there."""
+    witness = opening.witness_of(ledger)
+    facts = {"witness": str(witness)}
+    if in_folder and witness.stat().st_dev == ledger.stat().st_dev:
+        facts["witness_storage"] = (
+            "the ledger's own device, which when restored takes both back unseen: move the file to "
+            f"other storage, and write its new path into {ledger / opening.WITNESS_PATH}"
+        )
+    return facts
 
 
 COMMANDS = (open_ledger, cap, export_log, backup, migrate_ledger, rotate_key)

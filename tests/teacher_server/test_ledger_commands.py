@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from ktan.errors import UserError
 from privacy.errors import LedgerExists, LedgerMismatch
 from privacy.ledger.database import Database
 from privacy.ledger.witness import read_heads
-from teacher_server import cli
+from teacher_server import cli, serving
 from teacher_server.opening import reopen_ledger
+from teacher_server.options import ServeOptions
 
 PASSWORD = "a-secret-password"
 Run = Callable[..., dict[str, Any]]
@@ -99,6 +101,63 @@ def test_a_copy_of_the_witness_or_its_head_stands_in_for_a_lost_one(
     copy.write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="neither a signed head nor a receipt"):
         reopen_ledger(folder, None, trusted=copy)
+
+
+def test_a_service_whose_witness_is_lost_says_that_it_answers_nothing_new(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Reached(Exception):
+        pass
+
+    def beyond(*arguments: object) -> None:
+        raise Reached
+
+    with reopen_ledger(folder, None, read_only=True) as ledger:
+        card = SimpleNamespace(
+            ledger_id=ledger.ledger_id, mode="ensemble", version="1", to_json=dict
+        )
+    monkeypatch.setattr(serving, "TeacherCard", SimpleNamespace(read=lambda folder: card))
+    monkeypatch.setattr(serving, "verify_folder", lambda folder, mac: None)
+    monkeypatch.setattr(serving, "PublicTeacher", SimpleNamespace(of_card=lambda value: None))
+    monkeypatch.setattr(serving, "build_menu", beyond)
+
+    def serve() -> str:
+        with pytest.raises(Reached):
+            serving.run_service(
+                tmp_path, folder, None, None, ServeOptions(plaintext=True), "cpu",
+                "rounded-gaussian", print,
+            )  # fmt: skip
+        return capsys.readouterr().err
+
+    witness = tmp_path / "elsewhere" / "head.json"
+    kept = witness.read_bytes()
+    assert serve() == ""
+    for content, why in ((None, "is missing"), (b"nothing of the kind", "cannot be read")):
+        witness.unlink(missing_ok=True)
+        if content is not None:
+            witness.write_bytes(content)
+        said = serve()
+        assert "nothing new will be answered" in said
+        assert f"its witness {witness} {why}" in said
+        assert "--trusted-head FILE" in said
+        assert "rolled back" not in said
+    witness.write_bytes(kept)
+    assert serve() == ""
+
+
+def test_where_the_witness_is_and_where_it_should_not_be_is_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    opened = run(
+        "open-ledger", "--dataset", "fake", "--data-root", tmp_path / "data", "--size", 60,
+        "--labelled", 10, "--unlabelled", 10, "--test", 10, "--ledger", tmp_path / "ledger",
+        "--epsilon", 4,
+    )  # fmt: skip
+    assert opened["witness"] == str(tmp_path / "data" / "fake.ledger-head.json")
+    assert Path(opened["witness"]).is_file()
+    assert str(tmp_path / "ledger" / "witness-path") in opened["witness_storage"]
 
 
 def test_a_ledger_of_this_version_needs_no_migration(folder: Path, run: Run) -> None:

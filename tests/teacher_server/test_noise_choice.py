@@ -39,6 +39,7 @@ class StandIn:
 
     plan: BudgetPlan
     ledger_id: str = "one"
+    rolled_back: str | None = None
     mac: object = None
 
 
