@@ -18,11 +18,7 @@ from privacy.ledger import Ledger
 from privacy.ledger.witness import read_heads
 from privacy.noise import DEFAULT_NOISE, NoiseName, closeness
 from privacy.receipts import Receipt, SignedHead
-
-WITNESS_PATH = "witness-path"
-"""In the ledger's folder: where its witness is."""
-SPLIT_FILE = "split.json"
-"""In the ledger's folder: which units are private, for ever."""
+from teacher_server.ledger_folder import SPLIT_FILE, naming, witness_of
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def open_ledger(
         data=dataset.location,
         database_url=database_url,
         files={
-            WITNESS_PATH: f"{witness}\n".encode(),
+            **naming(witness),
             SPLIT_FILE: (json.dumps(parts.to_json(), indent=2) + "\n").encode(),
         },
     )
@@ -143,11 +139,6 @@ def cap_units(plan: BudgetPlan, epsilon: float) -> int:
     if not 0 < epsilon <= plan.epsilon:
         raise UserError(f"a cap of ε = {epsilon:g} must lie above 0 and within {plan.epsilon:g}")
     return budget_units(gaussian.mu(epsilon, plan.ideal_target[1]))
-
-
-def witness_of(folder: Path) -> Path:
-    """The witness file that the ledger in `folder` was opened with. Raises FileNotFoundError."""
-    return Path((folder / WITNESS_PATH).read_text(encoding="utf-8").strip())
 
 
 def reopen_ledger(

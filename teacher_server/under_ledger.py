@@ -19,7 +19,8 @@ from ktan.threads import suit_threads
 from privacy.composition import DpSgdRun
 from privacy.errors import LedgerRolledBack
 from privacy.ledger import Ledger, require_bound
-from teacher_server.opening import SPLIT_FILE, reopen_ledger
+from teacher_server.ledger_folder import SPLIT_FILE
+from teacher_server.opening import reopen_ledger
 from teacher_server.training import Custody, TeacherOptions, train_teacher
 from teacher_server.training.unfinished import Unfinished
 

@@ -16,13 +16,13 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from ktan.card_file import CARD_FILE
 from ktan.data import Normalisation
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec
 from ktan.taps import Tap
 
 Mode = Literal["ensemble", "dp-sgd", "single"]
-CARD_FILE = "card.json"
 _FORMAT = 1
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 

@@ -18,10 +18,11 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from ktan.card_file import CARD_FILE
 from ktan.durable import sync_folder, write_durably
 from ktan.errors import UserError
 from ktan.teachers.alignment import Alignment
-from ktan.teachers.card import CARD_FILE, TeacherCard
+from ktan.teachers.card import TeacherCard
 
 WEIGHTS_FILE = "weights.safetensors"
 ALIGNMENT_FILE = "alignment.safetensors"

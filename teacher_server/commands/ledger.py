@@ -14,6 +14,7 @@ from privacy.ledger.migration import migrate
 from teacher_server import opening
 from teacher_server.commands.options import Data, Flag, Recipe
 from teacher_server.commands.screen import print_facts
+from teacher_server.ledger_folder import WITNESS_PATH, witness_of
 
 Plan = Annotated[opening.PlanOptions, Parameter(name="*", group="Promise")]
 _DATA = DataSource()
@@ -195,12 +196,12 @@ def rotate_key(*, ledger: Path, witness: Path | None = None, json: Flag = False)
 
 def _of_witness(ledger: Path, *, in_folder: bool) -> dict[str, str]:
     """Where the witness is, and whether that is a bad place; in_folder: the tables are there."""
-    witness = opening.witness_of(ledger)
+    witness = witness_of(ledger)
     facts = {"witness": str(witness)}
     if in_folder and witness.stat().st_dev == ledger.stat().st_dev:
         facts["witness_storage"] = (
             "the ledger's own device, which when restored takes both back unseen: move the file to "
-            f"other storage, and write its new path into {ledger / opening.WITNESS_PATH}"
+            f"other storage, and write its new path into {ledger / WITNESS_PATH}"
         )
     return facts
 

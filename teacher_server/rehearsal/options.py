@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, cast, get_args
 
+from ktan.card_file import CARD_FILE
 from ktan.errors import UserError
 from privacy.accounting import Kind
 from privacy.budget import BudgetPlan, open_plan
@@ -149,7 +150,7 @@ def _parse_tap(text: str) -> PublicTap:
 
 
 def _read_card(folder: Path) -> PublicTeacher:
-    path = folder / "card.json"
+    path = folder / CARD_FILE
     try:
         return PublicTeacher.of_card(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:

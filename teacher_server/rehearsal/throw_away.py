@@ -12,12 +12,10 @@ from typing import Final
 from ktan.errors import UserError
 from privacy.budget import BudgetPlan
 from privacy.ledger import Ledger
+from teacher_server.ledger_folder import SPLIT_FILE, naming
 
 DATASET: Final = "rehearsal"
 """What the ledger is opened for. A data set's id has a slash in it, so that none is called so."""
-
-_WITNESS_PATH: Final = "witness-path"
-_OF_DATA: Final = "split.json"
 
 
 def open_throw_away(folder: Path, plan: BudgetPlan, database_url: str | None) -> Ledger:
@@ -34,10 +32,10 @@ def open_throw_away(folder: Path, plan: BudgetPlan, database_url: str | None) ->
             dataset_id=DATASET,
             plan=plan,
             witness=witness,
-            files={_WITNESS_PATH: f"{witness}\n".encode()},
+            files=naming(witness),
             database_url=database_url,
         )
-    if (folder / _OF_DATA).exists():
+    if (folder / SPLIT_FILE).exists():
         raise UserError(_refusal(folder))
     ledger = Ledger.open(folder, witness=witness)
     if ledger.dataset_id != DATASET:
