@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from ktan.errors import UserError
 from ktan.methods import METHODS, Method
 from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.selection import Selection
+from ktan.teacher import AnswerTap
 
 LOCAL = "local"
 """The method that asks no teacher."""
 DEFAULT = "ktan"
+_HINTED = ("ktan", "fitnet")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,15 @@ def chosen_method(options: StudentOptions, *, teacher: bool) -> tuple[str, Metho
         settings[key] = _of_the_kind(known[key], value, name)
     method: Method = kind(**settings)
     return name, method
+
+
+def require_hint(method: str, taps: Mapping[str, AnswerTap]) -> None:
+    """Raises UserError for a method that imitates hints where the teacher releases none."""
+    if method in _HINTED and all(tap.kind != "hint" for tap in taps.values()):
+        raise UserError(
+            f"method {method} needs a hint, and this teacher releases none: use "
+            "--method soft-logits"
+        )
 
 
 def _of_the_kind(field: Field[Any], value: Any, method: str) -> Any:

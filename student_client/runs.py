@@ -39,6 +39,7 @@ from student_client.options import (
     chosen_method,
     hint_paths,
     network_spec,
+    require_hint,
 )
 from student_client.provenance import UNPROTECTED
 from student_client.public_data import PublicData
@@ -133,6 +134,7 @@ def _train_student(
             chosen = read_selection(run.out, public) if resume else None
             taps = dict(source.prepare(public, chosen))
             # Whatever does not fit must be found before anything is paid for.
+            require_hint(name, taps)
             bind(_blank(taps))
             if chosen is None:
                 chosen = choose(

@@ -24,6 +24,7 @@ from protos import from_message, teacher_pb2, teacher_pb2_grpc, to_message
 from student_client.connection import Connection
 from student_client.description import TeacherDescription
 from student_client.remote import RemoteTeacher
+from tests.ports import reserved_port
 
 PROMISE = Promise(4.0, 1e-5, Adjacency.REPLACE_ONE, "record", None)
 CLASSES = tuple(f"pattern-{number}" for number in range(10))
@@ -51,6 +52,7 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
     mode: str = "ensemble"
     max_samples: int = 256
     classes: tuple[str, ...] = CLASSES
+    hints: bool = True
     dtype: int = teacher_pb2.DATA_TYPE_UINT8
     ledger_id: str = "a" * 32
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
@@ -91,7 +93,8 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
         return teacher_pb2.DescribeResponse(
             teacher_version=self.version, mode=self.mode, teachers=200, dataset="fake",
             classes=self.classes, input_name="samples", input_dtype=self.dtype,
-            input_shape=self.shape, taps=taps, promise=self._promise(), budget=self._budget(),
+            input_shape=self.shape, taps=taps[: 2 if self.hints else 1],
+            promise=self._promise(), budget=self._budget(),
             normalisation=teacher_pb2.Normalisation(mean=[127.5], standard_deviation=[73.6]),
             max_samples_per_request=self.max_samples, ledger_id=self.ledger_id,
             ledger_public_key=self.key.public_key().public_bytes_raw(),
@@ -203,7 +206,8 @@ class Stage:
 
     def __init__(self):
         self.service = Service()
-        self.port = 0
+        self._reserved = reserved_port()
+        self.port: int = self._reserved.getsockname()[1]
         self._server = None
 
     @property
@@ -215,11 +219,14 @@ class Stage:
             futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)]
         )
         teacher_pb2_grpc.add_TeacherServiceServicer_to_server(self.service, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        assert self._server.add_insecure_port(self.address) == self.port
         self._server.start()
 
     def stop(self):
         self._server.stop(None).wait()
+
+    def close(self):
+        self._reserved.close()
 
     def teacher(self, **options):
         return RemoteTeacher(self.address, Connection(**{"plaintext": True, **options}))
@@ -231,6 +238,7 @@ def stage():
     one.start()
     yield one
     one.stop()
+    one.close()
 
 
 @pytest.fixture

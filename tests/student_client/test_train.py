@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import tomllib
 
@@ -15,11 +14,11 @@ import pytest
 import safetensors.numpy
 import torch
 
+from ktan import trainer
 from ktan.data import Normalisation
 from ktan.networks import NetworkSpec, build
 from ktan.taps import Tap
 from ktan.teachers import CardTap, TeacherCard, write_folder
-from ktan.trainer import CHECKPOINT
 from protos import teacher_pb2
 from student_client import cli
 
@@ -264,6 +263,17 @@ def test_what_does_not_fit_is_said_before_anything_is_paid(train, stage):
     assert stage.service.calls == []
 
 
+def test_a_teacher_without_hints_is_met_with_the_method_that_needs_none(train, stage):
+    stage.service.hints = False
+    code, _, err = train("--yes")
+    assert code == 2
+    assert err == (
+        "error: method ktan needs a hint, and this teacher releases none: use "
+        "--method soft-logits\n"
+    )
+    assert stage.service.calls == []
+
+
 def test_a_teacher_of_other_data_is_refused(train, stage):
     stage.service.shape = (3, 32, 32)
     code, _, err = train("--yes")
@@ -308,19 +318,19 @@ def test_ctrl_c_while_asking_loses_nothing(train, stage, tmp_path):
     assert ids[1] == ids[2]
 
 
-def test_ctrl_c_while_training_leaves_a_state_that_goes_on_exactly(train, stage, tmp_path):
-    run = tmp_path / "run"
+def test_ctrl_c_while_training_leaves_a_state_that_goes_on_exactly(
+    train, stage, tmp_path, monkeypatch
+):
+    run, save = tmp_path / "run", trainer.save_checkpoint
 
-    def interrupt():
-        while not (run / CHECKPOINT).exists():
-            time.sleep(0.01)
+    def interrupted(*arguments):
+        save(*arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
     options = ["--yes", "--steps", "60", "--checkpoint-every", "5"]
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
-    code, out, _ = train(*options)
-    watcher.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_checkpoint", interrupted)
+        code, out, _ = train(*options)
     assert code == 130
     assert f"student-client train --config {run / 'config.toml'} --resume" in out
     assert not (run / "result.json").exists()
