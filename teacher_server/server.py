@@ -7,8 +7,10 @@ oversubscription collapses torch, and a child process costs a copy of every batc
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,8 +86,8 @@ async def serve(
     if transport.reflection:
         names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
+    address = _bind(server, transport)
     try:
-        address = _bind(server, transport)
         await server.start()
         for name in ("", *_SERVICES):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -102,7 +104,9 @@ async def serve(
 
 
 def _bind(server: grpc.aio.Server, transport: Transport) -> str:
-    host = transport.listen.rpartition(":")[0]
+    host, colon, number = transport.listen.rpartition(":")
+    if not (host and colon and number.isascii() and number.isdigit() and int(number) < 2**16):
+        raise UserError(f"--listen {transport.listen}: give HOST:PORT, such as 0.0.0.0:50051")
     try:
         if transport.certificates is None:
             if not is_loopback(host.strip("[]")):
@@ -110,9 +114,29 @@ def _bind(server: grpc.aio.Server, transport: Transport) -> str:
             port = server.add_insecure_port(transport.listen)
         else:
             port = server.add_secure_port(transport.listen, _credentials(transport.certificates))
-    except RuntimeError as error:
-        raise UserError(f"cannot listen on {transport.listen}: {error}") from error
+    except RuntimeError:
+        raise UserError(_why_not(host.strip("[]"), int(number))) from None
     return f"{host}:{port}"
+
+
+def _why_not(host: str, port: int) -> str:
+    """Why nothing can listen there. grpc does not tell; the system does."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        return f"--listen: {host} is no name or address that this machine knows"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"port {port} is in use: stop what listens there, or give another by --listen"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"--listen: {host} is no address of this machine"
+        return f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
+    return f"cannot listen on {host}, port {port}: it was in use a moment ago; try again"
 
 
 def _credentials(folder: Path) -> grpc.ServerCredentials:
