@@ -15,6 +15,7 @@ from ktan.errors import UserError
 from privacy.errors import PrivacyError
 from privacy.noise import source
 from teacher_server.options import ServeOptions
+from teacher_server.rehearsal.likeness import public_teacher, rehearsed_menu
 from teacher_server.rehearsal.options import RehearsalOptions
 from teacher_server.rehearsal.teacher import SyntheticTeacher
 from teacher_server.rehearsal.throw_away import open_throw_away
@@ -51,8 +52,8 @@ def rehearse(
     """
     options.check()
     rehearsed.check()
-    teacher = rehearsed.teacher()
-    menu = rehearsed.menu(teacher, options)
+    teacher = public_teacher(rehearsed)
+    menu = rehearsed_menu(rehearsed, teacher, options)
 
     def ready(facts: dict[str, Any]) -> None:
         facts = {"rehearsal": f"world {rehearsed.world}, no private data", **facts}

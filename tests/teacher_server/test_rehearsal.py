@@ -22,6 +22,7 @@ from privacy.release import release
 from protos import teacher_pb2, teacher_pb2_grpc, to_message
 from teacher_server.public_teacher import PublicTap, PublicTeacher
 from teacher_server.rehearsal.cases import SAMPLE_BYTES, Case
+from teacher_server.rehearsal.likeness import public_teacher, rehearsed_menu
 from teacher_server.rehearsal.options import RehearsalOptions
 from teacher_server.rehearsal.teacher import SyntheticTeacher
 
@@ -147,8 +148,8 @@ def test_a_rehearsals_ledger_serves_no_data(tmp_path):
 def worlds(tap, case, *, teachers=4, axis=1, serial=0):
     """The exact integer means of the two worlds, in units of B/R: float [2, m]."""
     options = RehearsalOptions(tap=(tap,), teachers=teachers, radius=2**18)
-    public = options.teacher()
-    (served,) = options.menu(public, None)
+    public = public_teacher(options)
+    (served,) = rehearsed_menu(options, public, None)
     samples = samples_of(case, 1, first=serial, axis=axis)
     means = []
     for world in (0, 1):
@@ -178,7 +179,7 @@ def test_a_poisoned_shard_answers_zero_in_one_world(case):
 
 
 def test_only_the_replaced_teacher_knows_the_world():
-    public = RehearsalOptions().teacher()
+    public = public_teacher(RehearsalOptions())
     samples = np.concatenate([samples_of(case, 3) for case in Case])
     first, second = (SyntheticTeacher(public, world).answers(samples) for world in (0, 1))
     for name, values in first.items():
@@ -206,7 +207,7 @@ def test_the_likeness_of_a_teacher_has_its_public_numbers(tmp_path):
         ],
     }
     (tmp_path / "card.json").write_text(json.dumps(card))
-    public = RehearsalOptions(like=tmp_path).teacher()
+    public = public_teacher(RehearsalOptions(like=tmp_path))
     assert isinstance(public, PublicTeacher)
     assert (public.teachers, public.mode) == (30, "ensemble")
     assert public.taps == (PublicTap("hint", "hint", (6,), 2.5, None),)

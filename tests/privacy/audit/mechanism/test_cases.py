@@ -6,6 +6,7 @@ import pytest
 from privacy.audit.mechanism.cases import AuditedTap, Case, known_means, samples
 from privacy.release import release
 from teacher_server.rehearsal import cases as served
+from teacher_server.rehearsal.likeness import public_teacher, rehearsed_menu
 from teacher_server.rehearsal.options import RehearsalOptions
 from teacher_server.rehearsal.teacher import SyntheticTeacher
 
@@ -29,8 +30,8 @@ def test_the_numbers_of_the_cases_are_the_same():
 def test_known_means_are_what_the_release_answers_without_noise(tap, teachers, world):
     radius = 2**18
     options = RehearsalOptions(tap=(tap,), teachers=teachers, radius=radius)
-    public = options.teacher()
-    (menu,) = options.menu(public, None)
+    public = public_teacher(options)
+    (menu,) = rehearsed_menu(options, public, None)
     asked = samples(np.repeat(list(Case), 40), np.arange(280) * 7, np.arange(280) * 3 + 2**33)
     rows = SyntheticTeacher(public, world).answers(asked)[menu.name]
     answered = release(menu.release, rows, NoNoise())
