@@ -33,7 +33,10 @@ def _split_name(name: str) -> str:
 app = App(
     name="student-client",
     help="Train a small student on the answers of a private teacher.",
+    # `main` says that it stopped; cyclopts would leave without a word.
+    suppress_keyboard_interrupt=False,
 )
+app.meta.suppress_keyboard_interrupt = False
 
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]

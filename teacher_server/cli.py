@@ -17,7 +17,8 @@ from privacy.errors import PrivacyError
 from privacy.noise import DEFAULT_NOISE, NoiseName
 from teacher_server.certificates import issue_client, issue_server, load_authority, make_authority
 from teacher_server.commands import ledger as ledgers
-from teacher_server.commands.options import Data, Flag, Names, Recipe
+from teacher_server.commands.data_options import Data, Recipe
+from teacher_server.commands.options import Flag, Names, Serving
 from teacher_server.commands.screen import print_facts
 from teacher_server.identity import Role
 from teacher_server.options import ServeOptions
@@ -29,10 +30,12 @@ from teacher_server.under_ledger import evaluate_teacher, train_under_ledger
 app = App(
     name="teacher-server",
     help="Train private teachers and serve their noisy answers under a privacy ledger.",
+    # `main` says that it stopped; cyclopts would leave without a word.
+    suppress_keyboard_interrupt=False,
 )
+app.meta.suppress_keyboard_interrupt = False
 
 Training = Annotated[TeacherOptions, Parameter(name="*", negative="", group="Training")]
-Serving = Annotated[ServeOptions, Parameter(name="*", negative="", group="Service")]
 _DATA = DataSource()
 _RECIPE = SplitRecipe()
 _TEACHER = TeacherOptions()
