@@ -18,7 +18,10 @@ from privacy.errors import PrivacyError
 app = App(
     name="privacy-audit",
     help="Check what a private teacher's ledger claims, and plan what a budget buys.",
+    # `main` says that it stopped; cyclopts would leave without a word.
+    suppress_keyboard_interrupt=False,
 )
+app.meta.suppress_keyboard_interrupt = False
 app.command(plan)
 app.command(ledger)
 app.command(mechanism)
@@ -49,8 +52,9 @@ def main() -> None:
     except (cyclopts.CycloptsError, PrivacyError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # A command that leaves nothing behind says so.
+        print("; ".join(["stopped", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)
 
 

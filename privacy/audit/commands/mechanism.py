@@ -1,6 +1,8 @@
 """`privacy-audit mechanism`: does a running service leak what its receipts claim, and no more?"""
 
 import json as jsonlib
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -67,7 +69,18 @@ class _Bar:
 
     def begin(self, what: str, samples: int) -> None:
         self.__exit__()
-        self._bar = tqdm(total=samples, desc=what, unit=" samples", disable=None, leave=False)
+        # tqdm shows nothing on a terminal that does not say how large it is.
+        size = shutil.get_terminal_size()
+        self._bar = tqdm(
+            total=samples,
+            desc=what,
+            unit=" samples",
+            disable=None,
+            leave=False,
+            ncols=size.columns - 1,
+            nrows=size.lines,
+            bar_format=None if samples else "{desc} …",
+        )
 
     def advance(self, samples: int) -> None:
         if self._bar is not None:
@@ -99,6 +112,7 @@ def mechanism(
 
     Starts the rehearsal twice, with two contents of one shard and throw-away ledgers, and asks both
     over the wire. Exit code 0 when the claim stands, 1 when it does not, 2 when no audit was made.
+    An audit of too few trials to show 0.9 of the claim says "inconclusive", with exit code 0.
 
     Parameters
     ----------
@@ -111,8 +125,15 @@ def mechanism(
     json
         Print one JSON object.
     """
-    with _Bar() as bar:
-        found = audit(server_command, service.arguments(), settings, certs, bar)
+    try:
+        with _Bar() as bar:
+            found = audit(server_command, service.arguments(), settings, certs, bar)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "the services were ended and their throw-away ledgers removed"
+        ) from None
     print(jsonlib.dumps(found.to_json()) if json else audit_text(found))
     if found.faults:
         fail(f"{len(found.faults)} FAIL")
+    if found.inconclusive is not None:
+        print(f"privacy-audit: inconclusive: {found.inconclusive}", file=sys.stderr)

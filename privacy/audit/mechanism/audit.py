@@ -67,7 +67,7 @@ class Progress(Protocol):
     """Who watches: `advance` is called from two threads."""
 
     def begin(self, what: str, samples: int) -> None:
-        """Another case begins, with so many samples in all."""
+        """Another case begins, with so many samples in all; 0 where no samples are asked."""
 
     def advance(self, samples: int) -> None:
         """So many of them are answered."""
@@ -93,6 +93,7 @@ def audit(
     """
     settings.check()
     began = time.monotonic()
+    progress.begin("starting both services", 0)
     with ExitStack() as stack:
         first, second = (
             stack.enter_context(running(command, options, world, certs)) for world in (0, 1)

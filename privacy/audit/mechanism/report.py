@@ -4,11 +4,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from privacy.audit.mechanism.noise_checks import Check
-from privacy.audit.mechanism.statistics import least_expected, mu_estimate, mu_lower
+from privacy.audit.mechanism.statistics import (
+    least_expected,
+    mu_estimate,
+    mu_lower,
+    trials_to_show,
+)
 from privacy.audit.mechanism.trials import Trials
 
 WIRED = 0.9
-"""An audit whose lower bound stays under this part of what it should see is mis-wired itself."""
+"""An audit whose lower bound stays under this part of what it should see is mis-wired itself, or
+has too few trials to show anything."""
 
 _CHANCE = 1e-8
 """With which a right service may stay under what a case asks for."""
@@ -95,9 +101,25 @@ class Audit:
         ]
         return (*cases, *checks)
 
+    @property
+    def inconclusive(self) -> str | None:
+        """Why an audit without faults proves little; None where its main case shows enough."""
+        main = self.judged[0]
+        claim, trials = main.trials.claim, main.trials.mistakes.trials
+        if self.faults or main.lower >= WIRED * claim:
+            return None
+        shown = f"{trials:,} trials show at least {main.lower / claim:.2f} of the claim"
+        try:
+            needed = trials_to_show(WIRED, main.trials.distance, main.alpha, _CHANCE)
+        except ValueError:
+            return f"{shown}, and no number of them shows {WIRED:g}: lower --mu"
+        return f"{shown}; {needed:,} are needed to be sure to show {WIRED:g}"
+
     def to_json(self) -> dict[str, Any]:
         return {
             "sound": not self.faults,
+            "conclusive": not self.faults and self.inconclusive is None,
+            "inconclusive": self.inconclusive,
             "faults": list(self.faults),
             "confidence": self.confidence,
             "check_alpha": self.check_alpha,

@@ -32,6 +32,8 @@ def audit_text(audit: Audit) -> str:
         f"{audit.samples:,} samples asked, {audit.seconds:.0f} s",
     ]
     lines += [f"FAIL  {fault}" for fault in audit.faults]
-    if not audit.faults:
+    if audit.inconclusive is not None:
+        lines.append(f"inconclusive: {audit.inconclusive}. Nothing failed, which proves little")
+    elif not audit.faults:
         lines.append("pass  the service leaks what it charges for, and no more that could be seen")
     return "\n".join(lines)

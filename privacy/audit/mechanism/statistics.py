@@ -66,3 +66,19 @@ def least_expected(distance: float, trials: int, alpha: float, chance: float) ->
         else:
             low = middle
     return mu_lower(Mistakes(trials, high, high), alpha)
+
+
+def trials_to_show(part: float, distance: float, alpha: float, chance: float) -> int:
+    """Trials, to two digits, of which `mu_lower` stays under `part` of `distance` with probability
+    at most `chance`.
+
+    part: below 1. Raises ValueError where not even 10¹² would do.
+    """
+    decade = 10
+    while decade < 10**12:
+        for first in range(10, 100):
+            trials = first * decade
+            if least_expected(distance, trials, alpha, chance) >= part * distance:
+                return trials
+        decade *= 10
+    raise ValueError(f"no audit shows {part:g} of a distance of {distance:g}")
