@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,10 +103,3 @@ def stop(process: subprocess.Popen[str]) -> int:
     """SIGTERM; the exit code."""
     os.kill(process.pid, signal.SIGTERM)
     return process.wait(timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,7 +9,8 @@ from ktan.teachers import TeacherCard
 from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
 from teacher_server.public_teacher import PublicTeacher
-from tests.end_to_end.deployment import QUERIES, SHARES, Deployment, free_port, stop
+from tests.end_to_end.deployment import QUERIES, SHARES, Deployment, stop
+from tests.ports import reserved_port
 
 KILLS = 3
 
@@ -17,7 +18,8 @@ KILLS = 3
 def test_every_answer_is_charged_once_and_equals_the_stored_one(tmp_path):
     deployment = Deployment(tmp_path)
     deployment.prepare()
-    port = free_port()
+    reserved = reserved_port()
+    port = reserved.getsockname()[1]
     chunks = deployment.student / "answers" / "chunks"
     client = subprocess.Popen(
         deployment.train_student(f"localhost:{port}", "--query-batch", "2"),
@@ -37,6 +39,7 @@ def test_every_answer_is_charged_once_and_equals_the_stored_one(tmp_path):
             assert stop(server) == 0
     finally:
         client.kill()
+        reserved.close()
 
     result = json.loads(output)
     report = deployment.run_json(
