@@ -12,7 +12,8 @@ from privacy.ledger import binding_path
 from privacy.ledger.backup import back_up
 from privacy.ledger.migration import migrate
 from teacher_server import opening
-from teacher_server.commands.options import Data, Flag, Recipe
+from teacher_server.commands.data_options import Data, Recipe
+from teacher_server.commands.options import Flag
 from teacher_server.commands.screen import print_facts
 from teacher_server.ledger_folder import WITNESS_PATH, witness_of
 

@@ -1,21 +1,13 @@
-"""How the commands of `teacher-server` name the options that several of them share."""
+"""How the commands of `teacher-server` name the options that several of them share; no torch."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-import cyclopts
 from cyclopts import Parameter
 
-from ktan.data import DataSource, SplitRecipe
+from teacher_server.options import ServeOptions
 
-
-def _split_name(name: str) -> str:
-    """The split's own seed; `--seed` is the training's."""
-    return "split-seed" if name == "seed" else cyclopts.default_name_transform(name)
-
-
-Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
-Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
 Flag = Annotated[bool, Parameter(negative="")]
 Names = Annotated[tuple[str, ...], Parameter(negative="")]
+Serving = Annotated[ServeOptions, Parameter(name="*", negative="", group="Service")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ from cyclopts import App, Parameter
 from ktan.errors import UserError
 from privacy.errors import PrivacyError
 from privacy.noise import source
+from teacher_server.commands.options import Flag, Serving
+from teacher_server.commands.screen import print_facts
 from teacher_server.options import ServeOptions
 from teacher_server.rehearsal.likeness import public_teacher, rehearsed_menu
 from teacher_server.rehearsal.options import RehearsalOptions
@@ -22,8 +23,6 @@ from teacher_server.rehearsal.throw_away import open_throw_away
 from teacher_server.running import run
 
 Rehearsed = Annotated[RehearsalOptions, Parameter(name="*", negative="", group="Rehearsal")]
-Serving = Annotated[ServeOptions, Parameter(name="*", negative="", group="Service")]
-Flag = Annotated[bool, Parameter(negative="")]
 _REHEARSED = RehearsalOptions()
 _SERVING = ServeOptions()
 
@@ -56,12 +55,7 @@ def rehearse(
     menu = rehearsed_menu(rehearsed, teacher, options)
 
     def ready(facts: dict[str, Any]) -> None:
-        facts = {"rehearsal": f"world {rehearsed.world}, no private data", **facts}
-        if json:
-            print(jsonlib.dumps(facts, default=str), flush=True)
-            return
-        for name, value in facts.items():
-            print(f"{name.replace('_', ' '):<16} {value}", flush=True)
+        print_facts({"rehearsal": f"world {rehearsed.world}, no private data", **facts}, json)
 
     with open_throw_away(ledger, rehearsed.ledger_plan, database_url) as opened:
         run(
