@@ -6,7 +6,16 @@ import secrets
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import URL, make_url
+
+# A slow host is no fault of a test.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("patient")
 
 _CAUGHT = pytest.StashKey[dict[str, str]]()
 

@@ -201,6 +201,7 @@ def test_both_replicas_are_killed(place, plan) -> None:
     for child, read in zip(children, lines, strict=True):
         while sum(line.startswith("got") for line in read) < 15:
             read.append(child.stdout.readline())
+            assert read[-1], "the child ended by itself"
     for child in children:
         child.kill()
     for child, read in zip(children, lines, strict=True):
