@@ -14,6 +14,7 @@ A log can prove none of: that noise was added, that shards were disjoint, that t
 the ones that the ledger was opened for (docs/auditing.md).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 from privacy.audit.chain_check import check_links, order
 from privacy.audit.evidence_check import EvidenceCheck, epsilon_of
 from privacy.audit.key_check import Keys, settle_keys
+from privacy.audit.layout import counted
 from privacy.audit.ledger_report import REHEARSAL, LedgerReport, client_reports
 from privacy.audit.log import Log, Recorded
 from privacy.audit.violations import Findings
@@ -90,8 +92,17 @@ def check(
     findings, opening, accounts = verified.findings, verified.opening, verified.accounts
     for source, head in heads:
         verified.evidence.kept_head(source, head, findings)
+    foreign = Counter(item.ledger_id for _, item in receipts if item.ledger_id != log.ledger_id)
+    for ledger_id, count in foreign.items():
+        findings.add(
+            "receipt",
+            None,
+            f"{counted(count, 'receipt')} of those given {'is' if count == 1 else 'are'} of ledger "
+            f"{ledger_id}, not of this one, {log.ledger_id}",
+        )
     for source, receipt in receipts:
-        verified.evidence.receipt(source, receipt, findings)
+        if receipt.ledger_id not in foreign:
+            verified.evidence.receipt(source, receipt, findings)
     for source, why in damaged:
         findings.add("receipt", None, f"the receipt in {source} cannot be read: {why}")
     for entry, why in tables:

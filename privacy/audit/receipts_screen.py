@@ -23,7 +23,12 @@ def receipts_text(report: ReceiptsReport) -> str:
             f"{charged}; ε = {report.epsilon_spent:.3f} {limit} spent by all clients by then. "
             "Held against no log: give --log"
         )
-    own = "" if report.epsilon is None else f", ε = {report.epsilon:.3f} {limit}"
+    own = (
+        ""
+        if report.epsilon is None
+        else f", ε = {report.epsilon:.3f} {limit}, for these receipts alone (all clients together "
+        f"had spent ε = {report.epsilon_spent:.3f} by entry {report.last})"
+    )
     head = report.head
     return (
         f"VERIFIED: {fit} fit the log ({entries} of ledger {report.ledger_id}): {charged}{own}; "

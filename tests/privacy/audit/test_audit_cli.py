@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,3 +199,14 @@ def test_help_is_there(run, arguments) -> None:
     code, out, _ = run(*arguments)
     assert code == 0
     assert "Usage: privacy-audit" in out
+
+
+def test_receipts_of_another_ledger_are_one_violation(run, original, answers) -> None:
+    for receipt in original.receipts:
+        other = replace(receipt, ledger_id="00" * 16)
+        (answers / f"{receipt.request_id}.json").write_bytes(other.to_json_bytes())
+    code, out, _ = run("ledger", original.folder, "--receipts", answers, "--json")
+    assert code == 1
+    [violation] = json.loads(out)["violations"]
+    expected = f"5 receipts of those given are of ledger {'00' * 16}, not of this one"
+    assert violation["message"].startswith(expected)

@@ -43,6 +43,7 @@ def test_receipts_that_fit_are_one_line_with_counts_epsilon_and_head(
     plan = original.check().opening.plan
     assert f"600,000 units charged, ε = {spent_epsilon(plan, 600_000):.3f} of 2 at δ = 1e-05" in out
     assert f"head: entry 7, {original.heads[-1].entry_hash.hex()}" in out
+    assert "replace-one, for these receipts alone (all clients together had spent ε = " in out
 
 
 def test_the_ledgers_own_folder_is_a_log_too(run, original, answers) -> None:
