@@ -18,6 +18,7 @@ from privacy.errors import LedgerMismatch, LedgerMissing, LedgerUnreachable
 from privacy.ledger.store import WRITING
 
 _DRIVER: Final = "postgresql+psycopg"
+_FORM: Final = "postgresql://USER@HOST:PORT/DATABASE"
 _SCHEMA: Final = "schema"
 _LONGEST_CONNECT_SECONDS: Final = 10
 _SECRETS: Final = ("password", "sslpassword")
@@ -63,9 +64,13 @@ class PostgresSchema:
         return url.render_as_string(hide_password=False)
 
     def __str__(self) -> str:
+        return f"{self._place}, schema {self.schema}"
+
+    @property
+    def _place(self) -> str:
         host = self.url.host or "local socket"
         port = f":{self.url.port}" if self.url.port else ""
-        return f"PostgreSQL database {self.url.database} at {host}{port}, schema {self.schema}"
+        return f"PostgreSQL database {self.url.database} at {host}{port}"
 
     def writable(self) -> Engine:
         """Transactions that write are READ COMMITTED, behind the row lock of `state`; all others
@@ -78,38 +83,37 @@ class PostgresSchema:
 
     def create(self) -> None:
         """Makes the empty schema. Raises LedgerUnreachable."""
-        with self._session(self.writable()) as connection:
+        with self._session(self.writable(), "no ledger was made") as connection:
             connection.execute(CreateSchema(self.schema))
 
     def drop(self) -> None:
         """Removes a schema that never became a ledger. Raises LedgerUnreachable."""
-        with self._session(self.writable()) as connection:
+        with self._session(self.writable(), f"drop {self.schema} there") as connection:
             connection.execute(DropSchema(self.schema, cascade=True, if_exists=True))
 
     def require(self) -> None:
         """Raises LedgerMissing when the schema is not there, LedgerUnreachable when the server does
         not answer."""
-        with self._session(self.readable()) as connection:
+        with self._session(self.readable(), "its ledger cannot be opened") as connection:
             found = connection.dialect.has_schema(connection, self.schema)
         if not found:
             raise LedgerMissing(f"{self} holds no ledger; name the database that it was opened in")
 
     @contextmanager
-    def _session(self, engine: Engine) -> Iterator[Connection]:
+    def _session(self, engine: Engine, consequence: str) -> Iterator[Connection]:
         try:
             with engine.execution_options(**{WRITING: True}).begin() as connection:
                 yield connection
         except DBAPIError as error:
             raise LedgerUnreachable(
-                f"{self} cannot be used ({self._said(error)}); nothing is charged or "
-                "answered without it"
+                f"{self._place} cannot be used ({self._said(error)}); {consequence}"
             ) from None
         finally:
             engine.dispose()
 
     def _said(self, error: DBAPIError) -> str:
         """What the driver or the server says, unless it repeats a password."""
-        said = str(error.orig).strip()
+        said = " ".join(str(error.orig).split())
         values = (
             self.url.password,
             *(value for name in _SECRETS for value in self.url.normalized_query.get(name, ())),
@@ -186,12 +190,9 @@ def _read_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):
         # The text may hold a password: it is not repeated.
-        raise LedgerMismatch(
-            f"the database URL cannot be read; give {_DRIVER}://USER:PASSWORD@HOST:PORT/DATABASE"
-        ) from None
+        raise LedgerMismatch(f"the database URL cannot be read; give {_FORM}") from None
     if url.drivername not in ("postgresql", _DRIVER) or not url.database:
         raise LedgerMismatch(
-            f"a ledger cannot be kept in {url.drivername}; give "
-            f"{_DRIVER}://USER:PASSWORD@HOST:PORT/DATABASE, or none for a SQLite file"
+            f"a ledger cannot be kept in {url.drivername}; give {_FORM}, or none for a SQLite file"
         )
     return url.set(drivername=_DRIVER)

@@ -44,7 +44,7 @@ def open_ledger(
         File on other storage that keeps the last signed head, against a rolled-back ledger;
         beside the data when not given. Storage that all replicas share, with a database URL.
     database_url
-        postgresql://USER@HOST/DATABASE for the ledger's tables, so that several replicas may serve;
+        postgresql://USER@HOST:PORT/DATABASE for the ledger's tables, so that several replicas may serve;
         a SQLite file in the ledger's folder when not given. The password may stand in libpq's
         password file instead.
     json

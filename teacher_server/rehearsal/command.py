@@ -45,7 +45,7 @@ def rehearse(
     ledger
         Folder of the throw-away ledger: made when it is not there, reopened when it is.
     database_url
-        PostgreSQL for a new ledger's tables: postgresql+psycopg://...
+        PostgreSQL for a new ledger's tables: postgresql://USER@HOST:PORT/DATABASE
     json
         Print one JSON object once the service listens.
     """

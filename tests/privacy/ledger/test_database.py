@@ -113,7 +113,7 @@ def test_a_server_that_does_not_answer_makes_and_opens_nothing(place, plan) -> N
     away = PostgresSchema.new(f"postgresql://me:{PASSWORD}@127.0.0.1:1/ktan", "ab" * 16)
     (place.folder / URL_FILE).write_text(away.to_text())
     for read_only in (True, False):
-        with pytest.raises(LedgerUnreachable, match="nothing is charged") as refusal:
+        with pytest.raises(LedgerUnreachable, match="ledger cannot be opened") as refusal:
             place.open(read_only=read_only)
         assert PASSWORD not in str(refusal.value)
 
@@ -268,3 +268,16 @@ def terminate(place, process: int) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql(f"SELECT pg_terminate_backend({process}, 60000)").scalar()
     engine.dispose()
+
+
+def test_a_server_that_is_away_is_named_on_one_line_without_a_schema_that_is_not_there() -> None:
+    server = PostgresSchema.new("postgresql://me@127.0.0.1:1/ktan", "ab" * 16)
+    with pytest.raises(LedgerUnreachable, match="no ledger was made") as creation:
+        server.create()
+    with pytest.raises(LedgerUnreachable, match="its ledger cannot be opened") as opening:
+        server.require()
+    for fault in (creation, opening):
+        said = str(fault.value)
+        assert said.startswith("PostgreSQL database ktan at 127.0.0.1:1 cannot be used (")
+        assert said == " ".join(said.split())
+        assert "schema" not in said
