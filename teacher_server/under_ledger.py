@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from ktan.data import DataSource, SplitRecipe
+from ktan.data import Dataset, DataSource, SplitRecipe
 from ktan.data.split import split
 from ktan.errors import UserError
 from ktan.networks import multiply_adds
 from ktan.teachers import TeacherCard, TeacherModels
 from ktan.threads import suit_threads
 from privacy.composition import DpSgdRun
-from privacy.errors import LedgerRolledBack
+from privacy.errors import LedgerInUse, LedgerRolledBack
 from privacy.ledger import Ledger, require_bound
 from teacher_server.ledger_folder import SPLIT_FILE
 from teacher_server.opening import reopen_ledger
@@ -44,8 +44,7 @@ def train_under_ledger(
     """
     dataset = source.load()
     parts = split(dataset, recipe)
-    with reopen_ledger(ledger_folder, witness) as ledger:
-        require_bound(dataset.location, ledger.ledger_id)
+    with _ledger_of(dataset, ledger_folder, witness) as ledger:
         if ledger.rolled_back is not None:
             raise LedgerRolledBack(0, ledger.rolled_back)
         # Records that were private once must never be public to a later teacher.
@@ -62,6 +61,26 @@ def train_under_ledger(
             mac=ledger.mac,
         )
         return train_teacher(dataset, parts, options, out, custody, resume=resume)
+
+
+def _ledger_of(dataset: Dataset, folder: Path, witness: Path | None) -> Ledger:
+    """The ledger, open, that the data are bound to.
+
+    That it is theirs is looked at first, also where another process has it: nobody is sent to stop
+    a service for a training that would be refused.
+    """
+    try:
+        ledger = reopen_ledger(folder, witness)
+    except LedgerInUse:
+        with reopen_ledger(folder, witness, read_only=True) as served:
+            require_bound(dataset.location, served.ledger_id)
+        raise
+    try:
+        require_bound(dataset.location, ledger.ledger_id)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
 
 
 def _training_run(ledger: Ledger, interrupted: str | None) -> tuple[DpSgdRun, bool]:

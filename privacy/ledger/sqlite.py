@@ -31,8 +31,8 @@ class WriterLock:
         except BlockingIOError:
             os.close(self._file)
             raise LedgerInUse(
-                f"the ledger in {folder} is open for writing already; stop the process that has "
-                "it first: exactly one writes"
+                f"the ledger in {folder} is open for writing already, by its service say; stop "
+                "that process first: of a SQLite ledger exactly one writes"
             ) from None
 
     def release(self) -> None:

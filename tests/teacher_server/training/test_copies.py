@@ -9,7 +9,7 @@ import pytest
 from ktan.data import DataSource, split
 from ktan.errors import UserError
 from privacy import canonical_json
-from privacy.errors import RequestIdReused
+from privacy.errors import LedgerInUse, LedgerMismatch, RequestIdReused
 from privacy.ledger import Ledger
 from privacy.ledger.training_charge import TrainingCharge
 from teacher_server import serving
@@ -133,6 +133,17 @@ def test_the_other_copy_is_not_served(host, monkeypatch):
     with pytest.raises(UserError, match=r"charged for other weights .* train anew with another"):
         host.serve("b")
     host.serve("a")
+
+
+def test_that_a_ledger_is_not_the_datas_is_said_before_that_it_is_in_use(host, tmp_path):
+    (tmp_path / "others").mkdir()
+    other = Host(tmp_path / "others", None)
+    with reopen_ledger(host.ledger, None):
+        with pytest.raises(LedgerInUse, match="open for writing already"):
+            host.train("a")
+        other.ledger = host.ledger
+        with pytest.raises(LedgerMismatch, match="belongs to ledger"):
+            other.train("a")
 
 
 def test_a_teacher_of_an_older_charge_is_served(host, monkeypatch):
