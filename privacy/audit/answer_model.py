@@ -89,7 +89,7 @@ def model_sentence(proposal: Proposal, measured: bool, *, grid: bool = False) ->
     """What the clean answers are, for a screen; of one proposal, or of a grid like it."""
     if measured:
         return "clean answers: the vote shares that were given"
-    voters = "k" if grid else str(proposal.teachers)
+    voters = "k" if grid else f"{proposal.teachers:,}"
     doubt = "real teachers may agree more or less"
     if grid:
         doubt += ", and lose accuracy as k takes records from each: --simulate measures both"

@@ -135,4 +135,4 @@ def _bar(share: float) -> str:
 
 def _short(row: Row) -> str:
     asked = row.proposal
-    return f"k = {asked.teachers}, queries {asked.queries:,}, ε = {asked.epsilon:g}"
+    return f"k = {asked.teachers:,}, queries {asked.queries:,}, ε = {asked.epsilon:g}"

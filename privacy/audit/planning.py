@@ -115,7 +115,10 @@ def _forecast_tap(
 
 def _forecast_dp_sgd(proposal: Proposal) -> Forecast:
     if proposal.sample_rate is None or proposal.steps is None:
-        raise InvalidPlan("mode dp-sgd needs the sample rate and the number of steps")
+        raise InvalidPlan(
+            "mode dp-sgd needs --sample-rate, the probability that a record enters a step, and "
+            "--steps, their number"
+        )
     draws, delta = settle_draws(proposal.epsilon, proposal.delta, 0)
     sigma = noise_multiplier(proposal.epsilon, delta, proposal.sample_rate, proposal.steps)
     run = DpSgdRun(proposal.sample_rate, sigma, proposal.steps)

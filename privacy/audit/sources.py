@@ -61,7 +61,7 @@ def known_keys(
     """Where from and which: the key that was given by hand, or else those that students pinned
     and the one that an earlier visit went by."""
     if given is not None:
-        return [(str(given), KeyHistory.starting_with("", read_public_key(given)))]
+        return [(str(given), KeyHistory.starting_with("", given_key(given)))]
     known = [
         (f"{file}, where a student pinned it", pinned)
         for source in evidence
@@ -71,6 +71,18 @@ def known_keys(
         keys = KeyHistory.starting_with(earlier.ledger_id, earlier.public_key)
         known.append((f"{earlier.source}, the log of an earlier visit", keys))
     return known
+
+
+def given_key(path: Path) -> bytes:
+    """The raw public key in a file. Raises PrivacyError where there is none, ValueError for a file
+    that holds something else."""
+    try:
+        return read_public_key(path)
+    except FileNotFoundError:
+        raise PrivacyError(
+            f"there is no public key at {path}; name a PEM file, such as public-key.pem of a "
+            "ledger's folder, or one with 64 hexadecimal digits"
+        ) from None
 
 
 def save(log: Log, path: Path, *, sound: bool) -> Path:

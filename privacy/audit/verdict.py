@@ -39,7 +39,7 @@ def judge(
             fitting = max(1, math.floor(tap.release.dimension * tap.signal_to_noise**2))
             advice.append(
                 f"the noise of tap {tap.release.name!r} is {1.0 / tap.signal_to_noise:.1f} times "
-                f"its signal: reduce it to {fitting} dimension{'s' if fitting > 1 else ''}, give "
+                f"its signal: reduce it to {fitting:,} dimension{'s' if fitting > 1 else ''}, give "
                 f"it a larger share, or leave it out"
             )
     if not labels:
@@ -47,10 +47,16 @@ def judge(
         word = "usable" if useful else "useless"
         best = max(tap.signal_to_noise for tap in taps)
         return useful, f"{word}: the clearest hint has signal-to-noise {best:.2f}", tuple(advice)
+    drowned = [
+        tap.release.name for tap in taps if tap.release.kind == "hint" and tap.signal_to_noise < 1.0
+    ]
     best_tap = max(labels, key=lambda tap: tap.agreement or 0.0)
     agreement = best_tap.agreement or 0.0
     kept = f"{agreement:.0%} of the noisy answers keep the clean answer's class"
     if agreement >= GOOD_AGREEMENT:
+        if drowned:
+            lost = f"the noise of {' and '.join(map(repr, drowned))} is larger than its signal"
+            return True, f"good for labels only: {kept}; {lost}", tuple(advice)
         return True, f"good: {kept}", tuple(advice)
     advice.extend(_what_reaches_good(proposal, best_tap, shares))
     if agreement >= POOR_AGREEMENT:
@@ -82,11 +88,11 @@ def _what_reaches_good(
     queries = math.floor(proposal.queries * ratio**2)
     advice = []
     if queries >= 1:
-        advice.append(f"about {queries} queries would keep {GOOD_AGREEMENT:.0%} at this ε and k")
+        advice.append(f"about {queries:,} queries would keep {GOOD_AGREEMENT:.0%} at this ε and k")
     if proposal.mode == "ensemble" and ratio > 0.0:
         teachers = math.ceil(proposal.teachers / ratio)
         advice.append(
-            f"about {teachers} teachers of the same accuracy would keep {GOOD_AGREEMENT:.0%}"
+            f"about {teachers:,} teachers of the same accuracy would keep {GOOD_AGREEMENT:.0%}"
         )
     elif proposal.mode == "single":
         advice.append(

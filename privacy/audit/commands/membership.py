@@ -8,7 +8,7 @@ from privacy.audit.commands.options import Flag
 from privacy.audit.membership.roc import RATES
 from privacy.audit.membership.score_file import read_scores
 from privacy.audit.membership.trade_off import Claim
-from privacy.audit.membership.verdict import judge, rows_text
+from privacy.audit.membership.verdict import COLUMNS, judge, rows_text
 
 
 def membership(
@@ -54,7 +54,7 @@ def membership(
         print(jsonlib.dumps(content))
     else:
         trials = f"{len(found.members):,} members, {len(found.non_members):,} non-members"
-        print(*rows_text(rows), trials, sep="\n")
+        print(*rows_text(rows), COLUMNS, trials, sep="\n")
         print(
             "REFUTED: more was found out than the claim allows"
             if exceeds

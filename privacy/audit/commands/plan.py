@@ -169,7 +169,12 @@ def plan(
         # Loads torch, which no other use of this command needs.
         from privacy.audit.simulation.run import simulate as run_simulation
 
-        found = run_simulation(proposals, simulation, records)
+        try:
+            found = run_simulation(proposals, simulation, records)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "training was ended, its throw-away teachers and ledgers removed"
+            ) from None
         _print_grid(found.rows, [found.sentence, *found.shards], tolerance, plot, json)
         return
     asked = proposals(classes)
@@ -217,8 +222,14 @@ def _refuse(condition: bool, option: str, other: str) -> None:
 def _measured(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
     try:
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except (ValueError, TypeError, EOFError) as error:
-        raise PrivacyError(f"{path} holds no array of numbers ({error})") from None
+    except FileNotFoundError:
+        raise PrivacyError(
+            f"there is no file {path}; --measured names an .npy of mean probabilities, "
+            "[samples, classes]"
+        ) from None
+    except (ValueError, TypeError, EOFError):
+        # Not in numpy's words, which advise to load what was pickled: that would run code.
+        raise PrivacyError(f"{path} holds no array of numbers; write it with numpy.save") from None
 
 
 def _published(outcome: Forecast, queries: int, rate: float) -> PublishedComparison:

@@ -15,11 +15,10 @@ from privacy.audit.receipts_check import (
     check_among_themselves,
 )
 from privacy.audit.receipts_screen import receipts_text
-from privacy.audit.sources import known_keys, read_log
+from privacy.audit.sources import given_key, known_keys, read_log
 from privacy.audit.wire import Connection
 from privacy.errors import PrivacyError
 from privacy.key_history import KeyHistory
-from privacy.receipts import read_public_key
 
 _WIRE = Connection()
 
@@ -72,7 +71,7 @@ def receipts(
 def _keys(given: Path | None, evidence: Evidence) -> KeyHistory:
     ledger_id = evidence.receipts[0][1].ledger_id
     if given is not None:
-        return KeyHistory.starting_with(ledger_id, read_public_key(given))
+        return KeyHistory.starting_with(ledger_id, given_key(given))
     for _, pinned in evidence.pins:
         return pinned.of(ledger_id).since(pinned.keys[0].public_key)
     raise PrivacyError(

@@ -71,14 +71,29 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise PrivacyError(f"{path} is no .npz of plain arrays ({error})") from None
+    except FileNotFoundError:
+        raise PrivacyError(
+            f"there is no file {path}; name an .npz of scores, as numpy.savez writes it"
+        ) from None
+    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile):
+        # Not in numpy's words, which advise to load what was pickled: that would run code.
+        raise PrivacyError(
+            f"{path} is no .npz of arrays of numbers; write it with numpy.savez, each array of one "
+            "plain type"
+        ) from None
 
 
 def _floats(path: Path, values: npt.NDArray[np.generic]) -> Floats:
-    if values.dtype.kind not in "iuf" or not bool(np.isfinite(values.astype(np.float64)).all()):
+    if values.dtype.kind not in "iuf":
         raise PrivacyError(f"{path}: scores are finite numbers, not {values.dtype}")
-    return values.astype(np.float64)
+    scores = values.astype(np.float64)
+    for name, found in (("NaN", np.isnan(scores)), ("infinity", np.isinf(scores))):
+        if found.any():
+            raise PrivacyError(
+                f"{path}: scores hold {name} ({int(found.sum()):,} of {scores.size:,}); leave "
+                "those out, or say how sure the attack is of them"
+            )
+    return scores
 
 
 def _bools(path: Path, values: npt.NDArray[np.generic]) -> Bools:

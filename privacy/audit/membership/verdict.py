@@ -68,6 +68,13 @@ def judge(
     return rows
 
 
+COLUMNS = (
+    "FPR below: upper bound of the true false-positive rate, as sure as the interval; cap there: "
+    "the\ncap at that bound, which the whole interval must lie above to refute the claim"
+)
+"""What the less usual columns of `rows_text` are."""
+
+
 def rows_text(rows: Sequence[Row]) -> list[str]:
     """The table, a line a row; rates of decisions, not percentages."""
     cells = [

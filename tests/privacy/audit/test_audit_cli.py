@@ -150,7 +150,7 @@ def test_a_plan_prints_noise_agreement_and_verdict(run) -> None:
     assert rows["probabilities"][1] == "10"
     assert "%" in out
     assert rows["hint"][1] == "8"
-    assert rows["verdict"][1] == "good:"
+    assert rows["verdict"][1:5] == ["good", "for", "labels", "only:"]
 
 
 def test_a_plan_that_is_useless_says_so_and_why(run) -> None:
@@ -210,3 +210,30 @@ def test_receipts_of_another_ledger_are_one_violation(run, original, answers) ->
     [violation] = json.loads(out)["violations"]
     expected = f"5 receipts of those given are of ledger {'00' * 16}, not of this one"
     assert violation["message"].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ledger", "LEDGER", "--public-key", "nowhere"), "name a PEM file"),
+        (("plan", "--epsilon", 8, "--measured", "nowhere"), "--measured names an .npy"),
+        (("plan", "--epsilon", 8, "--config", "nowhere"), "nowhere"),
+        (("plan", "--epsilon", 8, "--mode", "dp-sgd"), "--sample-rate"),
+    ],
+)
+def test_what_is_missing_is_named_by_what_was_expected(run, original, arguments, words) -> None:
+    named = [original.folder if word == "LEDGER" else word for word in arguments]
+    code, out, err = run(*named)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "Errno" not in err
+
+
+def test_a_simulation_that_is_stopped_says_what_became_of_it(run, monkeypatch) -> None:
+    def stopped(*_arguments) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("privacy.audit.simulation.run.simulate", stopped)
+    code, out, err = run("plan", "--epsilon", 8, "--simulate")
+    assert (code, out) == (130, "")
+    assert err == "stopped; training was ended, its throw-away teachers and ledgers removed\n"

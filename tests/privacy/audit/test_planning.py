@@ -28,7 +28,8 @@ def test_the_demonstration_is_good_and_says_what_the_hint_is_worth() -> None:
     assert hint.noise_sd == pytest.approx(0.592, abs=1e-3)
     assert hint.noise_norm == pytest.approx(hint.noise_sd * math.sqrt(8))
     assert result.useful
-    assert result.verdict.startswith("good")
+    assert result.verdict.startswith("good for labels only: ")
+    assert result.verdict.endswith("the noise of 'hint' is larger than its signal")
     assert any("hint" in advice for advice in result.advice)
     assert result.mu <= result.plan.mu_max
     assert result.mu == pytest.approx(result.plan.mu_max, rel=1e-3)
@@ -148,7 +149,7 @@ def test_dp_sgd_with_a_huge_network_and_few_records_is_useless() -> None:
         ({"queries": 0}, "at least 1"),
         ({"taps": ()}, "at least one tap"),
         ({"teacher_accuracy": 0.0}, "teacher_accuracy"),
-        ({"mode": "dp-sgd", "teachers": 1}, "sample rate"),
+        ({"mode": "dp-sgd", "teachers": 1}, "--sample-rate"),
         ({"draws": 10}, "consume 5400 noise draws"),
         ({"epsilon": -1.0}, "epsilon"),
         ({"epsilon": 1e-3, "queries": 10**6}, "ask for fewer answers"),

@@ -98,3 +98,33 @@ def test_a_text_file_is_one_line(run, tmp_path) -> None:
     assert (code, err.count("\n")) == (2, 1)
     np.save(tmp_path / "array.npy", np.zeros(3))
     assert run("canaries", tmp_path / "array.npy", "--epsilon", 1.0)[0] == 2
+
+
+def test_a_file_of_something_else_is_refused_without_advice_to_load_it(run, tmp_path) -> None:
+    path = tmp_path / "scores.npz"
+    np.savez(path, members=np.array([{}], dtype=object), non_members=np.zeros(3))
+    text = tmp_path / "scores.txt"
+    text.write_text("0.3")
+    array = tmp_path / "array.npy"
+    np.save(array, np.zeros(3))
+    for wrong in (path, text, array):
+        code, _, err = run("membership", wrong, "--epsilon", 1.0)
+        assert code == 2
+        assert "is no .npz of arrays of numbers" in err
+        assert "pickle" not in err
+    code, _, err = run("membership", tmp_path / "none.npz", "--epsilon", 1.0)
+    assert (code, "there is no file" in err, "Errno" in err) == (2, True, False)
+
+
+def test_scores_that_are_not_numbers_are_counted(run, tmp_path) -> None:
+    path = tmp_path / "scores.npz"
+    np.savez(path, members=np.array([1.0, np.nan]), non_members=np.zeros(3))
+    code, _, err = run("membership", path, "--epsilon", 1.0)
+    assert code == 2
+    assert "scores hold NaN (1 of 2)" in err
+
+
+def test_the_columns_are_explained_under_the_table(run, gaussians) -> None:
+    _, out, _ = run("membership", gaussians, "--epsilon", 10.5)
+    assert "FPR below: upper bound" in out
+    assert "cap there: the\ncap at that bound" in out
