@@ -56,8 +56,10 @@ class Promise:
     def sentence(self) -> str:
         """One line for a screen: ε, δ, adjacency, unit, and the mode when there is one."""
         by = f", mode {self.mode}" if self.mode else ""
+        # As one writes it: 1e-6, not 1e-06.
+        delta = f"{self.delta:g}".replace("e-0", "e-")
         return (
-            f"ε = {self.epsilon:g} at δ = {self.delta:g}, {self.adjacency.value}, "
+            f"ε = {self.epsilon:g} at δ = {delta}, {self.adjacency.value}, "
             f"for any one {self.unit}{by}: all answers to all clients together"
         )
 

@@ -44,9 +44,9 @@ def open_ledger(
         File on other storage that keeps the last signed head, against a rolled-back ledger;
         beside the data when not given. Storage that all replicas share, with a database URL.
     database_url
-        postgresql://USER@HOST:PORT/DATABASE for the ledger's tables, so that several replicas may serve;
-        a SQLite file in the ledger's folder when not given. The password may stand in libpq's
-        password file instead.
+        postgresql://USER@HOST:PORT/DATABASE for the ledger's tables, so that several replicas may
+        serve; a SQLite file in the ledger's folder when not given. The password may stand in
+        libpq's password file instead.
     json
         Print one JSON object.
     """
@@ -156,6 +156,9 @@ def migrate_ledger(*, ledger: Path, json: Flag = False) -> None:
         Print one JSON object.
     """
     done = migrate(ledger)
+    if done.version_before == done.version and not json:
+        print(f"nothing to do: schema version {done.version}")
+        return
     print_facts(
         {
             "ledger": str(ledger),

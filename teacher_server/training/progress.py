@@ -36,5 +36,7 @@ def training_bar(
         try:
             yield lambda: interruption.asked, on_step
         except KeyboardInterrupt:
-            tqdm.write(f"the state is kept in {folder}; go on with --resume", file=sys.stderr)
+            # Before the message: a bar that is still open is drawn again after it.
+            bar.close()
+            print(f"the state is kept in {folder}; go on with --resume", file=sys.stderr)
             raise

@@ -15,7 +15,7 @@ from privacy.promise import Adjacency, Promise
 
 def test_sentence_names_all_five() -> None:
     sentence = Promise(3.2, 1e-5, Adjacency.REPLACE_ONE, "person", "ensemble").sentence()
-    for part in ("ε = 3.2", "δ = 1e-05", "replace-one", "person", "ensemble"):
+    for part in ("ε = 3.2", "δ = 1e-5", "replace-one", "person", "ensemble"):
         assert part in sentence
     assert "mode" not in Promise(1.0, 1e-5, Adjacency.ADD_REMOVE, "record").sentence()
 

@@ -87,7 +87,7 @@ def test_the_issued_folder_opens_the_door(hosts, host):
     with RemoteTeacher(address, Connection(certs=hosts.folder / "student")) as teacher:
         budget, promise = teacher.budget()
     assert budget.epsilon_spent == 0.5
-    assert promise.sentence().startswith("ε = 4 at δ = 1e-05, replace-one")
+    assert promise.sentence().startswith("ε = 4 at δ = 1e-5, replace-one")
 
 
 def test_a_certificate_of_another_authority_is_no_passing_fault(hosts):

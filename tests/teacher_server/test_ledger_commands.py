@@ -14,6 +14,7 @@ from privacy.errors import LedgerExists, LedgerMismatch
 from privacy.ledger.database import Database
 from privacy.ledger.witness import read_heads
 from teacher_server import cli, serving
+from teacher_server.commands.screen import print_facts
 from teacher_server.opening import reopen_ledger
 from teacher_server.options import ServeOptions
 
@@ -160,10 +161,30 @@ def test_where_the_witness_is_and_where_it_should_not_be_is_said(run: Run, tmp_p
     assert str(tmp_path / "ledger" / "witness-path") in opened["witness_storage"]
 
 
-def test_a_ledger_of_this_version_needs_no_migration(folder: Path, run: Run) -> None:
+def test_a_ledger_of_this_version_needs_no_migration(
+    folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = run("migrate-ledger", "--ledger", folder)
     assert done["version_before"] == done["version"]
     assert done["kept"] is None
+    cli.app(
+        ["migrate-ledger", "--ledger", str(folder)],
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+    )
+    assert capsys.readouterr().out == f"nothing to do: schema version {done['version']}\n"
+
+
+def test_a_screen_for_people_groups_counts_and_says_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_facts({"noise_draws": 2**40, "cap": None, "taps": {"hint": {"charge": 1234}}}, False)
+    assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
+        ["noise", "draws  1,099,511,627,776"],
+        ["cap", "none"],
+        ["taps", "hint: charge 1,234"],
+    ]
 
 
 def test_a_second_ledger_for_the_same_data_is_refused(

@@ -144,7 +144,7 @@ def test_a_plan_prints_noise_agreement_and_verdict(run) -> None:
         "hint=0.1",
     )
     assert code == 0
-    assert "ε = 4 at δ = 1e-05, replace-one" in out
+    assert "ε = 4 at δ = 1e-5, replace-one" in out
     assert "200 teachers" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert rows["probabilities"][1] == "10"

@@ -271,3 +271,16 @@ def pairwise_cosine(vectors):
     k = len(unit)
     total = unit.sum(0).square().sum(-1)
     return float(((total - k) / (k * (k - 1))).mean())
+
+
+def test_the_bar_is_over_before_ctrl_c_says_where_the_state_is(tmp_path, capsys):
+    def train():
+        with progress.training_bar("teachers", 10, tmp_path, True) as (_, on_step):
+            on_step(3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    bar, message = capsys.readouterr().err.rstrip("\n").rsplit("\n", 1)
+    assert "3.00/10.0" in bar
+    assert message == f"the state is kept in {tmp_path}; go on with --resume"
