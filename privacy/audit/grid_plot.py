@@ -29,13 +29,19 @@ _AXES: tuple[tuple[str, Of], ...] = (
 )
 
 
-def draw(rows: Sequence[Row], advice: Recommendation, path: Path, title: str) -> None:
+def draw(rows: Sequence[Row], advice: Recommendation, path: Path, source: str) -> None:
     """Writes a PNG: a panel for each alternative of taps, a line for each (k, queries).
 
-    The horizontal axis is ε; where the grid has one ε only it is the queries, or else k.
+    source: where the clean answers come from, a sentence for the title, which begins with what the
+    promises have in common. The horizontal axis is ε; where the grid has one ε only it is the queries, or else k.
     Raises OSError where it cannot be written.
     """
     known = [row for row in rows if not row.refused]
+    promised = rows[0].proposal
+    title = (
+        f"promises at δ = {promised.delta:g}, replace-one, of one {promised.unit}, mode "
+        f"{promised.mode}; {source}"
+    )
     chosen = None if advice.chosen is None else rows[advice.chosen]
     alternatives = dict.fromkeys(row.proposal.taps for row in known)
     if chosen is not None and len(alternatives) > _PANELS:

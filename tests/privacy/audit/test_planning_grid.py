@@ -4,6 +4,7 @@ import json
 import struct
 
 import pytest
+from matplotlib.figure import Figure
 
 from privacy.audit.planning import forecast
 from privacy.audit.proposal import Proposal, TapProposal
@@ -108,6 +109,18 @@ def test_the_picture_is_a_png_of_sensible_size(run, tmp_path, grid) -> None:
     assert 300 < height < 2000
     # More than an empty pair of axes.
     assert 10_000 < len(content) < 1_000_000
+
+
+def test_the_title_of_the_picture_says_what_all_its_promises_share(
+    run, tmp_path, monkeypatch
+) -> None:
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda _, text, **_style: titles.append(text))
+    code, _, _ = run("plan", "--epsilon", "1,4", "--plot", tmp_path / "plan.png")
+    assert code == 0
+    [title] = titles
+    expected = "promises at δ = 1e-05, replace-one, of one record, mode ensemble; clean answers: "
+    assert " ".join(title.split()).startswith(expected)
 
 
 @pytest.mark.parametrize(
