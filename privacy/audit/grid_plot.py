@@ -33,8 +33,8 @@ def draw(rows: Sequence[Row], advice: Recommendation, path: Path, source: str) -
     """Writes a PNG: a panel for each alternative of taps, a line for each (k, queries).
 
     source: where the clean answers come from, a sentence for the title, which begins with what the
-    promises have in common. The horizontal axis is ε; where the grid has one ε only it is the queries, or else k.
-    Raises OSError where it cannot be written.
+    promises have in common. The horizontal axis is ε; where the grid has one ε only it is the
+    queries, or else k. Raises OSError where it cannot be written.
     """
     known = [row for row in rows if not row.refused]
     promised = rows[0].proposal
