@@ -105,3 +105,12 @@ class KeyNotEndorsed(SignatureInvalid):
     def __init__(self, message: str, entry: int | None = None) -> None:
         super().__init__(message)
         self.entry = entry
+
+
+def plainly(error: Exception) -> str:
+    """What a command prints of an error; a file's without the number that the system gives it."""
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"there is nothing at {error.filename}"
+    return f"{error.filename}: {error.strerror}"

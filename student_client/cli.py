@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
-from privacy.errors import PrivacyError
+from privacy.errors import PrivacyError, plainly
 from student_client.connection import Connection
 from student_client.describe import budget_json, budget_text, describe_text, labelled
 from student_client.description import to_json
@@ -219,6 +219,8 @@ def _launch(
 def main() -> None:
     """Entry point. Exit code 2 for a user's mistake or a refusal, 1 for what may pass or was
     declined, 130 after ctrl-C; each with one line."""
+    # Left over from an earlier call in the same process.
+    app.config = ()
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (TeacherUnavailable, Declined) as error:
@@ -231,7 +233,7 @@ def main() -> None:
 
 
 def _fail(error: Exception, code: int) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {' '.join(plainly(error).split())}", file=sys.stderr)
     sys.exit(code)
 
 

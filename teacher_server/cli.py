@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.teachers import TeacherCard
-from privacy.errors import PrivacyError
+from privacy.errors import PrivacyError, plainly
 from privacy.noise import DEFAULT_NOISE, NoiseName
 from teacher_server.certificates import issue_client, issue_server, load_authority, make_authority
 from teacher_server.commands import ledger as ledgers
@@ -196,10 +196,12 @@ def main() -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     logging.getLogger("teacher_server").setLevel(logging.INFO)
+    # Left over from an earlier call in the same process.
+    app.config = ()
     try:
-        app.meta(exit_on_error=False, print_error=False)
+        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, PrivacyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plainly(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -13,7 +13,7 @@ from privacy.audit.commands.mechanism import mechanism
 from privacy.audit.commands.membership import membership
 from privacy.audit.commands.plan import plan
 from privacy.audit.commands.receipts import receipts
-from privacy.errors import PrivacyError
+from privacy.errors import PrivacyError, plainly
 
 app = App(
     name="privacy-audit",
@@ -49,25 +49,13 @@ def main() -> None:
     app.config = ()
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
-    except OSError as error:
-        print(f"error: {_plainly(error)}", file=sys.stderr)
-        sys.exit(2)
-    except (cyclopts.CycloptsError, PrivacyError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (cyclopts.CycloptsError, PrivacyError, OSError, ValueError) as error:
+        print(f"error: {plainly(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         # A command that leaves nothing behind says so.
         print("; ".join(["stopped", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)
-
-
-def _plainly(error: OSError) -> str:
-    """Without the number that the system gives it."""
-    if error.filename is None or error.strerror is None:
-        return str(error)
-    if isinstance(error, FileNotFoundError):
-        return f"there is nothing at {error.filename}"
-    return f"{error.filename}: {error.strerror}"
 
 
 if __name__ == "__main__":

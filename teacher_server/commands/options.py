@@ -9,5 +9,5 @@ from cyclopts import Parameter
 from teacher_server.options import ServeOptions
 
 Flag = Annotated[bool, Parameter(negative="")]
-Names = Annotated[tuple[str, ...], Parameter(negative="")]
+Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 Serving = Annotated[ServeOptions, Parameter(name="*", negative="", group="Service")]

@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from ktan.errors import UserError
-from privacy.errors import PrivacyError
+from privacy.errors import PrivacyError, plainly
 from privacy.noise import source
 from teacher_server.commands.options import Flag, Serving
 from teacher_server.commands.screen import print_facts
@@ -76,5 +76,5 @@ def main() -> None:
     try:
         app(exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, PrivacyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plainly(error)}", file=sys.stderr)
         sys.exit(2)

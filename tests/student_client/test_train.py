@@ -459,8 +459,11 @@ def test_mistakes_at_the_command_line_are_one_line(command, stage, tmp_path):
         ["train", stage.address, "--plaintext", "--steps", "many", "--out", tmp_path],
         ["evaluate", "nowhere"],
         ["train", "file:nowhere", "--out", tmp_path, *DATA],
+        ["--config", "no.toml", "describe", stage.address],
+        ["describe", stage.address, "--certs", tmp_path / "none"],
     ):
         code, _, err = command(*arguments)
         assert code == 2, arguments
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1, err
+        assert "Errno" not in err

@@ -1,6 +1,8 @@
 """The custodian's commands on a ledger, on both databases: what they print and what they leave."""
 
 import json
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,3 +210,25 @@ def test_a_database_of_another_kind_is_refused(run: Run, tmp_path: Path) -> None
         )  # fmt: skip
     assert PASSWORD not in str(refusal.value)
     assert not (tmp_path / "ledger").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["serve", "teacher", "--ledger", "ledger", "--plaintext"], ["--config", "no.toml", "serve"]],
+)
+def test_a_file_that_is_not_there_is_named_without_a_number(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["teacher-server", *arguments])
+    monkeypatch.setattr(cli.app, "config", ())
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Errno" not in said
+    assert ("no.toml" in said) == ("no.toml" in arguments)
