@@ -37,10 +37,10 @@ class StandIn:
     def sentence(self) -> str:
         """For a screen."""
         trained = counted(self.trained, "teacher")
-        done = f"k = {self.teachers}: {trained} on {self.shard:.4g} public units each"
+        done = f"k = {self.teachers:,}: {trained} on {self.shard:,.0f} public units each"
         if self.trained == self.teachers:
             return done
-        return f"{done}; their answers stand for all {self.teachers}, the noise is that of all"
+        return f"{done}; their answers stand for all {self.teachers:,}, the noise is that of all"
 
 
 def load_public(options: SimulationOptions) -> Dataset:

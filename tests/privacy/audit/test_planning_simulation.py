@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_shards_have_the_size_of_the_private_ones() -> None:
     dataset = DataSource("fake", size=700).load()
     every = stand_in(dataset, SMALL, 5, None)
     assert (every.trained, every.shard, len(every.parts.private)) == (5, 100.0, 500)
+    assert "on 17,480 public units each" in replace(every, shard=17_480.0).sentence
     fewer = stand_in(dataset, SMALL, 20, 2000)
     assert (fewer.trained, fewer.shard, len(fewer.parts.private)) == (5, 100.0, 500)
     assert "5 teachers on 100 public units each; their answers stand for all 20" in fewer.sentence
