@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ktan.errors import UserError
 from teacher_server.server import Transport
@@ -16,7 +19,7 @@ class ServeOptions:
     answers: int = 1000
     """Samples that the ledger's whole answering budget should last for; fewer get less noise
     each. Not used with a dp-sgd teacher, whose answers cost nothing."""
-    share: tuple[str, ...] = ()
+    share: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     """TAP=WEIGHT: part of an answer's charge that a tap gets; taps without one are not served.
     All taps alike when none is given."""
     listen: str = "127.0.0.1:50051"

@@ -25,7 +25,7 @@ def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value) or "none"
     if isinstance(value, float):

@@ -181,11 +181,11 @@ def test_a_ledger_of_this_version_needs_no_migration(
 def test_a_screen_for_people_groups_counts_and_says_none(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print_facts({"noise_draws": 2**40, "cap": None, "taps": {"hint": {"charge": 1234}}}, False)
+    print_facts({"noise_draws": 2**40, "cap": None, "taps": {"hint": {"noise_sd": 1234}}}, False)
     assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
         ["noise", "draws  1,099,511,627,776"],
         ["cap", "none"],
-        ["taps", "hint: charge 1,234"],
+        ["taps", "hint: noise sd 1,234"],
     ]
 
 
