@@ -4,15 +4,18 @@ from ktan.networks.build import NETWORKS, build, count_parameters, default_hint,
 from ktan.networks.choice import parse_settings, suited
 from ktan.networks.norms import Norm
 from ktan.networks.spec import NetworkSpec
+from ktan.networks.stages import NetworkStages, stages_of
 
 __all__ = [
     "NETWORKS",
     "NetworkSpec",
+    "NetworkStages",
     "Norm",
     "build",
     "count_parameters",
     "default_hint",
     "multiply_adds",
     "parse_settings",
+    "stages_of",
     "suited",
 ]

@@ -1,0 +1,110 @@
+"""Stages of a network: where its maps change resolution, found by one dry run.
+
+Methods that compare stage by stage (AT, AB, FSP, KSANC) need a path in each stage of a teacher and
+of a student that know nothing of each other. A *stage* is all that runs at one resolution, and its
+map is the last that a module puts out there:
+
+    resnet8                 features.layer1, features.layer2, features.layer3
+    torchvision:resnet18    relu, layer1, layer2, layer3, layer4
+
+An activation that a network calls as a function (`F.relu`) is no module, and has no path: the
+stage's map then is what the block around the call puts out, or, without a block, what comes before
+the call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ktan.networks.build import build, default_hint
+from ktan.networks.spec import NetworkSpec
+
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+# Each turns at zero: the sign of what goes in says on which side of its boundary a neuron is.
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU,
+    nn.SiLU, nn.Mish, nn.Hardswish,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NetworkStages:
+    """Module paths to tap (`ktan.taps`), a stage each, in the order in which they run."""
+
+    maps: tuple[str, ...]
+    """The last map of each stage, after its activation; empty for a network of vectors."""
+    before_activation: tuple[str, ...]
+    """What goes into each stage's last activation, `PATH.input`; where the network calls it as a
+    function, what the stage's last convolution or norm puts out. As long as `maps`; its channels
+    may differ from the map's (the branches of an Inception block)."""
+    pooled: str
+    """The vector before the classifier (`default_hint`)."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a module put out at its last run, the only one that a tap reads."""
+
+    path: str
+    module: nn.Module
+    resolution: tuple[int, int]
+
+
+def stages_of(spec: NetworkSpec) -> NetworkStages:
+    """The stages of a network of this kind; nothing is computed.
+
+    Maps of one pixel are vectors, and no stage. A resolution counts where a convolution puts it
+    out: that tells maps [n, c, h, w] from a transformer's [n, h, w, c]. Raises UserError where
+    `build` does, or when the network has no linear classifier.
+    """
+    outputs = _dry_run(spec)
+    maps, before = [], []
+    for stage in _by_resolution(outputs):
+        maps.append(stage[-1].path)
+        before.append(_before_activation(stage))
+    return NetworkStages(tuple(maps), tuple(before), default_hint(spec))
+
+
+def _dry_run(spec: NetworkSpec) -> list[_Output]:
+    """Every module's map at its last run, in the order in which they finish."""
+    finished: dict[str, _Output] = {}
+
+    def remember(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            finished.pop(path, None)
+            if isinstance(output, Tensor) and output.ndim == 4:
+                height, width = output.shape[2:]
+                finished[path] = _Output(path, module, (height, width))
+
+        return hook
+
+    with torch.device("meta"), torch.no_grad():
+        network = build(spec).eval()
+        for path, module in network.named_modules():
+            if path:
+                module.register_forward_hook(remember(path))
+        network(torch.empty(1, *spec.input_shape))
+    return list(finished.values())
+
+
+def _by_resolution(outputs: list[_Output]) -> list[list[_Output]]:
+    """Outputs of one resolution each, ordered by their last."""
+    real = {out.resolution for out in outputs if isinstance(out.module, _CONVOLUTIONS)}
+    stages: dict[tuple[int, int], list[_Output]] = {}
+    for out in outputs:
+        if out.resolution in real and out.resolution != (1, 1):
+            stage = stages.pop(out.resolution, [])
+            stages[out.resolution] = [*stage, out]
+    return list(stages.values())
+
+
+def _before_activation(stage: list[_Output]) -> str:
+    activations = [out for out in stage if isinstance(out.module, _ACTIVATIONS)]
+    if activations:
+        return f"{activations[-1].path}.input"
+    layers = [out for out in stage if isinstance(out.module, (*_CONVOLUTIONS, *_NORMS))]
+    return layers[-1].path
