@@ -1,0 +1,1 @@
+"""Methods side by side: a table of students, each against the student alone."""
