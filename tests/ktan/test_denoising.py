@@ -1,11 +1,17 @@
+from typing import get_args
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
+from scipy.stats import beta
 
-from ktan.denoising import denoise, project_to_simplex
+from ktan.denoising import Denoising, denoise, posterior_mean, project_to_simplex
+from ktan.denoising.posterior import CONCENTRATIONS
+from ktan.errors import UserError
 
 VECTORS = arrays(np.float64, (3, 6), elements=st.floats(-5, 5, width=32))
 
@@ -51,3 +57,108 @@ def test_projection_never_moves_away_from_the_clean_answer() -> None:
     assert (after <= before + 1e-6).all()
     assert after.mean() < 0.7 * before.mean()
     assert denoise(noisy, "none") is noisy
+
+
+def brute_force(answer: np.ndarray, noise_sd: float) -> np.ndarray:
+    """The posterior mean of three classes over 1,000 x 1,000 equally likely points of each prior.
+
+    p1 is Beta(α, 2α), and p2's share of the rest Beta(α, α): the quantiles of both.
+    """
+    quantiles = (np.arange(1_000) + 0.5) / 1_000
+    first, total = np.zeros(3), 0.0
+    for concentration in CONCENTRATIONS:
+        alpha = concentration / 3
+        p1 = beta.ppf(quantiles, alpha, 2 * alpha)[:, None]
+        p2 = (1 - p1) * beta.ppf(quantiles, alpha, alpha)
+        points = np.stack([np.broadcast_to(p1, p2.shape), p2, 1 - p1 - p2], axis=-1)
+        likelihood = np.exp(-((answer - points) ** 2).sum(axis=-1) / (2 * noise_sd**2))
+        total += likelihood.mean()
+        first += (likelihood[..., None] * points).mean(axis=(0, 1))
+    return first / total
+
+
+@pytest.mark.parametrize("noise_sd", [0.05, 0.13, 0.5, 2.0])
+@pytest.mark.parametrize(
+    "answer", [[0.8, 0.1, 0.2], [0.3, 0.45, -0.1], [0.33, 0.33, 0.34], [1.2, 0.1, -0.15]]
+)
+def test_posterior_mean_is_what_numerical_integration_gives(
+    answer: list[float], noise_sd: float
+) -> None:
+    expected = brute_force(np.array(answer), noise_sd)
+    found = posterior_mean(torch.tensor(answer, dtype=torch.float64), noise_sd)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def dirichlet(count: int, alpha: list[float], generator: np.random.Generator) -> torch.Tensor:
+    return torch.from_numpy(generator.dirichlet(alpha, count)).float()
+
+
+@pytest.mark.parametrize("noise_sd", [0.05, 0.13, 0.3])
+def test_posterior_mean_is_nearer_to_clean_answers_than_simplex_and_none(noise_sd: float) -> None:
+    """Answers of no prior of ours: sure ones, pairs and vague ones, with unequal classes."""
+    generator = np.random.default_rng(0)
+    clean = torch.cat(
+        [
+            dirichlet(200, [20, 1, 0.5, *[0.1] * 7], generator),
+            dirichlet(100, [4, 3, *[0.2] * 8], generator),
+            dirichlet(100, [0.6] * 10, generator),
+        ]
+    )
+    noise = torch.from_numpy(generator.normal(size=clean.shape)).float()
+    noisy = clean + noise_sd * noise
+    error = {
+        how: ((denoise(noisy, how, noise_sd) - clean) ** 2).sum(dim=1).mean().item()
+        for how in get_args(Denoising)
+    }
+    assert error["posterior"] < 0.95 * error["simplex"]
+    assert error["simplex"] < 0.7 * error["none"]
+
+
+def test_none_is_unbiased_and_the_others_are_not() -> None:
+    clean = torch.tensor([0.7, 0.2, 0.05, 0.05])
+    noise = 0.2 * torch.randn(2_000, 4, generator=torch.Generator().manual_seed(0))
+    noisy = torch.cat([clean + noise, clean - noise])  # antithetic: the noise's mean is 0
+    for how, biased in (("none", False), ("simplex", True), ("posterior", True)):
+        mean = denoise(noisy, how, 0.2).mean(dim=0)  # type: ignore[arg-type]
+        assert ((mean - clean).abs().max() > 0.01) == biased
+
+
+def test_posterior_mean_is_a_point_of_the_simplex_that_moves_with_its_classes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    answers = torch.softmax(3 * torch.randn(50, 7, generator=generator), dim=1)
+    answers = answers + 0.2 * torch.randn(50, 7, generator=generator)
+    found = posterior_mean(answers, 0.2)
+    assert (found >= 0).all()
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(50))
+    order = torch.randperm(7, generator=generator)
+    torch.testing.assert_close(posterior_mean(answers[:, order], 0.2), found[:, order])
+    # Each answer by itself: what is asked beside it, and in which order, changes nothing.
+    torch.testing.assert_close(posterior_mean(answers[3:9], 0.2), found[3:9])
+    torch.testing.assert_close(posterior_mean(answers.view(5, 10, 7), 0.2), found.view(5, 10, 7))
+
+
+def test_posterior_mean_goes_from_the_answer_to_the_priors_mean_as_noise_grows() -> None:
+    clean = torch.tensor([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [0.4, 0.3, 0.3]])
+    assert torch.equal(denoise(clean, "posterior"), denoise(clean, "simplex"))
+    torch.testing.assert_close(posterior_mean(clean, 0.0), clean)
+    torch.testing.assert_close(posterior_mean(clean, 0.016), clean, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        posterior_mean(clean, 100.0), torch.full((3, 3), 1 / 3), rtol=0, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("classes", [1, 2, 100])
+def test_posterior_mean_is_finite_for_answers_far_from_the_simplex(classes: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for scale in (0.0, 0.1, 3.0, 1e4):
+        answers = scale * torch.randn(4, classes, generator=generator)
+        for noise_sd in (0.02, 0.3):
+            found = posterior_mean(answers, noise_sd)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found.sum(dim=1), torch.ones(4))
+    assert posterior_mean(torch.empty(0, classes), 0.1).shape == (0, classes)
+
+
+def test_an_unknown_shrinkage_is_refused() -> None:
+    with pytest.raises(UserError, match="none, simplex, posterior"):
+        denoise(torch.zeros(1, 3), "median")  # type: ignore[arg-type]
