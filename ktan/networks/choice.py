@@ -19,13 +19,16 @@ def suited(input_shape: tuple[int, ...]) -> str:
 def parse_settings(option: str, texts: Sequence[str]) -> Mapping[str, Any]:
     """`["width=32", "norm=group"]` as {"width": 32, "norm": "group"}: JSON where it is JSON.
 
-    Raises UserError, naming `option`, for a text without '=' and for a name given twice.
+    `soft-logits.kd-weight=1`, an option of one part, keeps the part's name as it is. Raises
+    UserError, naming `option`, for a text without '=' and for a name given twice.
     """
     settings: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        name = name.strip().replace("-", "_")
-        if not separator or not name.isidentifier():
+        part, dot, own = name.strip().rpartition(".")
+        own = own.replace("-", "_")
+        name = part + dot + own
+        if not separator or not own.isidentifier():
             raise UserError(f"{option} wants NAME=VALUE, not '{text}'")
         if name in settings:
             raise UserError(f"{option} gives {name} twice")
