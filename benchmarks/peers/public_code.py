@@ -7,6 +7,8 @@ file handling stay out.
 """
 
 import ast
+import importlib.metadata
+import importlib.util
 import math
 import subprocess
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from ktan.errors import UserError
 REPOSITORIES = {
     "RepDistiller": "HobbitLong/RepDistiller",
     "mdistiller": "megvii-research/mdistiller",
+    "Knowledge-Distillation-Zoo": "AberHu/Knowledge-Distillation-Zoo",
     "AB_distillation": "bhheo/AB_distillation",
     "pytorch-be-your-own-teacher": "luanyunteng/pytorch-be-your-own-teacher",
     "MEAL": "AaronHeee/MEAL",
@@ -56,6 +59,26 @@ class PublicCode:
         exec(_only(path, names), space)
         found = tuple(space[name] for name in names)
         return found[0] if len(found) == 1 else found
+
+    def torchdistill(self, module: str) -> Any:
+        """A module of torchdistill, by its name below the package.
+
+        Raises UserError when it is not installed.
+        """
+        try:
+            return importlib.import_module(f"torchdistill.{module}")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{error}; install torchdistill, pyyaml and cython into an environment of their "
+                "own beside this project's, and run this with its Python"
+            ) from error
+
+    def versions(self) -> dict[str, str]:
+        """Of torch and of all public code that is there."""
+        found = {"torch": torch.__version__.partition("+")[0]}
+        if importlib.util.find_spec("torchdistill") is not None:
+            found["torchdistill"] = importlib.metadata.version("torchdistill")
+        return {**found, **self.commits()}
 
     def commits(self) -> dict[str, str]:
         """GitHub name → commit of the clone, of those that are there."""

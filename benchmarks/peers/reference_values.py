@@ -8,20 +8,17 @@ The inputs stand in the file beside the values: a test needs neither.
 
 import argparse
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.peers.public_code import PublicCode
 from benchmarks.peers.reference_book import (
     SHAPES,
-    STAGES,
     Book,
     Inputs,
     Loss,
@@ -29,6 +26,8 @@ from benchmarks.peers.reference_book import (
     make_inputs,
     maps,
 )
+from benchmarks.peers.reference_byot_meal import by_byot, by_meal
+from benchmarks.peers.torchdistill_forms import hooked, pairs
 
 RESULT = Path("tests/ktan/methods/reference_values.json")
 
@@ -44,26 +43,9 @@ def of_maps(loss: Any, what: str, form: Callable[[list[Tensor]], Any] = list) ->
     return value
 
 
-def hooked(values: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors as torchdistill's hooks hand them to its losses."""
-    return {str(number): {"output": value} for number, value in enumerate(values)}
-
-
-def pairs(count: int, weight: Callable[[int], float]) -> dict[str, dict[str, Any]]:
-    """torchdistill's way of saying which map of the student imitates which of the teacher."""
-    return {
-        f"pair{number}": {
-            who: {"io": "output", "path": str(number)} for who in ("student", "teacher")
-        }
-        | {"weight": weight(number)}
-        for number in range(count)
-    }
-
-
-def by_torchdistill(book: Book) -> None:
+def by_torchdistill(book: Book, code: PublicCode) -> None:
     """Soft logits, AT in both its readings, FSP, AB."""
-    from torchdistill.losses import mid_level  # type: ignore[import-not-found]
-
+    mid_level = code.torchdistill("losses.mid_level")
     ends = ("0", "output")
     kd = mid_level.KDLoss(*ends, *ends, temperature=4.0, alpha=0.1)
     book.write(
@@ -172,6 +154,21 @@ def _of_logits(loss: Any) -> Loss:
     return lambda x: loss(x["student_logits"], x["teacher_logits"], x["labels"])
 
 
+def by_zoo(book: Book, code: PublicCode) -> None:
+    """FSP as one matrix product."""
+    flow = code.take("Knowledge-Distillation-Zoo", "kd_losses/fsp.py", "FSP")()
+
+    def both(x: Inputs) -> Tensor:
+        student, teacher = maps(x, "student"), maps(x, "teacher")
+        parts = [flow(*student[i : i + 2], *teacher[i : i + 2]) for i in range(len(student) - 1)]
+        return torch.stack(parts).sum()
+
+    book.write(
+        "fsp", "Knowledge-Distillation-Zoo FSP", {"weight": 1.0}, both,
+        "the mean squared error, summed over consecutive pairs; average pooling",
+    )  # fmt: skip
+
+
 def by_heo(book: Book, code: PublicCode) -> None:
     """AB by the paper's authors: one stage, no weight."""
     loss = code.take("AB_distillation", "cifar10_AB_distillation.py", "criterion_alternative_L2")
@@ -182,107 +179,6 @@ def by_heo(book: Book, code: PublicCode) -> None:
     )  # fmt: skip
 
 
-def by_byot(book: Book, code: PublicCode) -> None:
-    """Be Your Own Teacher: each summand, and all of them as its training loop adds them."""
-    kd, feature = code.take(
-        "pytorch-be-your-own-teacher", "train.py", "kd_loss_function", "feature_loss_function"
-    )
-    options = {"temperature": 3.0, "alpha": 0.1, "beta": 1e-6}
-    args = argparse.Namespace(**options)
-    last = 3
-
-    def target(x: Inputs) -> Tensor:
-        return torch.softmax(x[f"student_exit_logits_{last}"].detach() / args.temperature, dim=1)
-
-    def imitation(x: Inputs) -> Tensor:
-        found: Tensor = sum(
-            kd(x[f"student_exit_logits_{i}"], target(x), args) * args.temperature**2
-            for i in range(1, last)
-        )
-        return found
-
-    def features(x: Inputs) -> Tensor:
-        deepest = x[f"student_exit_feature_{last}"].detach()
-        found: Tensor = sum(
-            feature(x[f"student_exit_feature_{i}"], deepest) for i in range(1, last)
-        )
-        return found
-
-    def total(x: Inputs) -> Tensor:
-        labelled = [
-            F.cross_entropy(x[f"student_exit_logits_{i}"], x["labels"]) for i in range(1, last + 1)
-        ]
-        hard = (1 - options["alpha"]) * torch.stack(labelled).sum()
-        return hard + options["alpha"] * imitation(x) + options["beta"] * features(x)
-
-    entropy = -(target(book.inputs) * target(book.inputs).log()).sum(dim=1).mean()
-    constant = (last - 1) * args.temperature**2 * entropy.item()
-    source = "pytorch-be-your-own-teacher"
-    book.write(
-        "byot", f"{source} kd_loss_function", options, imitation,
-        "exits 1 and 2 after exit 3; a cross-entropy, which is the KL plus entropy_of_target",
-        entropy_of_target=constant,
-    )  # fmt: skip
-    book.write(
-        "byot", f"{source} feature_loss_function", options, features,
-        "a sum over batch and values, unweighted; where both features are at most 0 there is no "
-        "loss, which never happens to features after a ReLU",
-    )  # fmt: skip
-    book.write(
-        "byot", f"{source} total_loss", options, total,
-        "with cross-entropy at all three exits",
-        entropy_of_target=args.alpha * constant,
-    )  # fmt: skip
-
-
-def by_meal(book: Book, code: PublicCode) -> None:
-    """MEAL: similarity in its three forms, and its discriminator's loss."""
-    names = ("CrossEntropy", "L1_soft", "L2_soft", "betweenLoss", "discriminatorLoss")
-    cross, l1, l2, between, adversarial = code.take("MEAL", "loss.py", *names)
-    gamma = [0.1, 1.0]
-
-    for loss in (cross, l1, l2):
-        criterion = between(gamma, loss)
-        soft = [torch.softmax(value, dim=1) for value in _stages(book.inputs, "teacher")]
-        entropies = [-(p * p.log()).sum(dim=1).mean().item() for p in soft]
-        more = sum(g * h for g, h in zip(gamma, entropies, strict=True))
-        book.write(
-            "meal", f"MEAL betweenLoss({loss.__name__})", {"gamma": gamma},
-            _of_stages(criterion),
-            "CrossEntropy is the KL plus entropy_of_target; L1 and L2 are means over all values",
-            **({"entropy_of_target": more} if loss is cross else {}),
-        )  # fmt: skip
-    network = code.take("MEAL", "models/discriminator.py", "Discriminator")(6)
-    network.conv1, network.conv2, network.conv3 = (
-        _convolution(book.inputs, number) for number in (1, 2, 3)
-    )
-    criterion = adversarial(lambda inputs: [network(value) for value in inputs], [1.0])
-    book.write(
-        "meal", "MEAL discriminatorLoss", {"stage": 1},
-        lambda x: criterion([x["student_stage_1"]], [x["teacher_stage_1"]]),
-        "binary cross-entropy over two logits, target [1, 0] for the student's outputs; its "
-        "discriminator ends in a ReLU, and the student descends this same loss",
-    )  # fmt: skip
-
-
-def _stages(inputs: Inputs, who: str) -> list[Tensor]:
-    return [inputs[f"{who}_stage_{number}"] for number in range(1, len(STAGES) + 1)]
-
-
-def _of_stages(loss: Any) -> Loss:
-    return lambda x: loss(_stages(x, "student"), _stages(x, "teacher"))
-
-
-def _convolution(inputs: Inputs, layer: int) -> nn.Conv2d:
-    weight = inputs[f"discriminator_weight_{layer}"]
-    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
-    with torch.no_grad():
-        convolution.weight.copy_(weight[:, :, None, None])
-        assert convolution.bias is not None
-        convolution.bias.copy_(inputs[f"discriminator_bias_{layer}"])
-    return convolution
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repositories", type=Path, required=True, help="folder of the clones")
@@ -290,16 +186,19 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="size_average")
     code, book = PublicCode(options.repositories), Book(make_inputs())
-    by_torchdistill(book)
-    for measure in (by_repdistiller, by_mdistiller, by_heo, by_byot, by_meal):
+    for measure in (
+        by_torchdistill,
+        by_repdistiller,
+        by_mdistiller,
+        by_zoo,
+        by_heo,
+        by_byot,
+        by_meal,
+    ):
         measure(book, code)
     content = {
         "command": "python -m benchmarks.peers.reference_values --repositories DIR",
-        "versions": {
-            "torch": version("torch"),
-            "torchdistill": version("torchdistill"),
-            **code.commits(),
-        },
+        "versions": code.versions(),
         "inputs": {
             name: [round(v, 4) for v in value.flatten().tolist()]
             for name, value in book.inputs.items()
