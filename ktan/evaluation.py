@@ -51,6 +51,20 @@ def student_features(
     )
 
 
+@torch.no_grad()
+def student_logits(
+    student: nn.Module,
+    samples: Tensor,
+    *,
+    normalise: Normalisation,
+    precision: Precision = "auto",
+) -> Tensor:
+    """The student's logits: float32 [n, classes] on its device."""
+    return torch.cat(
+        [logits.float() for _, logits, _ in _walk(student, samples, normalise, precision, ())]
+    )
+
+
 def _walk(
     student: nn.Module,
     samples: Tensor,

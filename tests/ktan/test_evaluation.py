@@ -4,7 +4,7 @@ from sklearn.metrics import accuracy_score
 from torch import nn
 
 from ktan.data import Normalisation
-from ktan.evaluation import accuracy, student_features
+from ktan.evaluation import accuracy, student_features, student_logits
 
 NORMALISE = Normalisation((100.0,), (50.0,))
 
@@ -29,6 +29,19 @@ def test_features_are_flat_and_in_order() -> None:
     found = student_features(student, "0", samples, normalise=NORMALISE, precision="float32")
     expected = student[0](NORMALISE(samples)).flatten(1)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_logits_are_the_students_own_in_order_and_in_float32() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(4, 3)
+    student = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), linear)
+    samples = torch.randint(0, 256, (1200, 1, 2, 2)).byte()
+    expected = (NORMALISE(samples).flatten(1) @ linear.weight.T + linear.bias).detach()
+    found = student_logits(student, samples, normalise=NORMALISE, precision="float32")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    reduced = student_logits(student, samples, normalise=NORMALISE, precision="bf16")
+    assert reduced.dtype == torch.float32
+    torch.testing.assert_close(reduced, expected, rtol=0.05, atol=0.05)
 
 
 def test_unequal_or_empty_sets_are_refused() -> None:
