@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ktan.data.affine import affine_views
+from ktan.data.randaugment import DRAWS, strong_views
 from ktan.errors import UserError
 
-AugmentName = Literal["none", "shift", "crop-flip", "affine"]
+AugmentName = Literal["none", "shift", "crop-flip", "affine", "strong"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Augment:
     - `shift`: up to an eighth of each side, the uncovered edge filled with 0.
     - `crop-flip`: `shift`, and half of the images mirrored (the CIFAR recipe: pad 4, crop, flip).
     - `affine`: rotation up to 0.2, scale 0.15 of each axis, shear 0.2, shift an eighth.
+    - `strong`: affine, recoloured and with a square cut out (`ktan.data.randaugment`); uint8 only.
 
     Tables [B, d] have no such views; only `none` takes them.
     """
@@ -45,6 +48,12 @@ class Augment:
                 f"augmentation {self.name!r} needs images, not samples of shape "
                 f"{list(samples.shape[1:])}; use none"
             )
+        if self.name == "strong":
+            if samples.dtype != torch.uint8:
+                raise UserError(
+                    f"augmentation 'strong' needs uint8 images, not {samples.dtype}; use affine"
+                )
+            return strong_views(samples, _random(DRAWS, samples, generator))
         if self.name == "affine":
             return _affine(samples, generator)
         return _shifted(samples, generator, mirror=self.name == "crop-flip")
@@ -73,22 +82,12 @@ def _shifted(samples: Tensor, generator: torch.Generator, *, mirror: bool) -> Te
 
 def _affine(samples: Tensor, generator: torch.Generator) -> Tensor:
     chance = 2 * _random(6, samples, generator) - 1
-    angle, shear = 0.2 * chance[0], 0.2 * chance[1]
-    width, height = 1 + 0.15 * chance[2], 1 + 0.15 * chance[3]
-    across, down = 0.25 * chance[4], 0.25 * chance[5]  # the image runs from -1 to 1
-    cos, sin = angle.cos(), angle.sin()
-    # Rows of the map from the view's coordinates to the image's.
-    theta = torch.stack(
-        [
-            torch.stack([cos / width + shear * sin, -sin / width + shear * cos, across], dim=1),
-            torch.stack([sin / height, cos / height, down], dim=1),
-        ],
-        dim=1,
-    )
-    grid = F.affine_grid(theta, list(samples.shape), align_corners=False)
-    views = F.grid_sample(samples.to(grid.dtype), grid, align_corners=False)
-    return (
-        views.round_().to(samples.dtype)
-        if samples.dtype == torch.uint8
-        else (views.to(samples.dtype))
+    return affine_views(
+        samples,
+        angle=0.2 * chance[0],
+        shear=0.2 * chance[1],
+        width=1 + 0.15 * chance[2],
+        height=1 + 0.15 * chance[3],
+        across=0.25 * chance[4],  # the image runs from -1 to 1
+        down=0.25 * chance[5],
     )

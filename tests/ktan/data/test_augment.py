@@ -67,8 +67,14 @@ def test_affine_stays_near_the_image() -> None:
     assert slope.max() < 1.25
 
 
-@pytest.mark.parametrize("name", ["none", "shift", "crop-flip", "affine"])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+ANY_TYPE = [
+    (name, dtype)
+    for name in ("none", "shift", "crop-flip", "affine")
+    for dtype in (torch.uint8, torch.float32)
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*ANY_TYPE, ("strong", torch.uint8)])
 def test_type_shape_and_seed(name: str, dtype: torch.dtype) -> None:
     samples = images(20).to(dtype)
     before = samples.clone()
@@ -86,4 +92,6 @@ def test_mistakes() -> None:
         Augment("cutout")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="needs images"):
         Augment("shift")(torch.zeros(4, 7), torch.Generator())
+    with pytest.raises(UserError, match="uint8"):
+        Augment("strong")(torch.zeros(4, 3, 8, 8), torch.Generator())
     assert Augment("none")(torch.zeros(4, 7), torch.Generator()).shape == (4, 7)
