@@ -7,7 +7,8 @@ import torch
 
 from benchmarks.membership_statistics import logit_confidence
 from benchmarks.membership_worlds import CLASSES, Worlds
-from ktan.methods import SoftLogits
+from ktan.methods import Binding
+from ktan.methods.soft_logits import SoftLogits
 from ktan.networks import NetworkSpec, build
 from ktan.teacher import AnswerTap
 from ktan.trainer import TrainerOptions, train
@@ -33,7 +34,7 @@ def student_confidence(
     told = {"probabilities": torch.from_numpy(answers.astype(np.float32))}
     data = TrainingData(worlds.public[:0], torch.empty(0, dtype=torch.int64), worlds.public, told)
     method = SoftLogits()
-    objective = method.build(student, shape, {"probabilities": tap}, {}, told)
+    objective = method.build(Binding(student, shape, CLASSES, {"probabilities": tap}, answers=told))
     options = TrainerOptions(
         steps=STEPS, learning_rate=3e-3, device="cpu", precision="float32", seed=seed
     )

@@ -22,7 +22,11 @@ from torch import Tensor
 
 from ktan.data import DataSource, Normalisation
 from ktan.evaluation import accuracy, student_features
-from ktan.methods import KTAN, FitNet, Local, Method, SoftLogits
+from ktan.methods import Binding, Method
+from ktan.methods.fitnet import FitNet
+from ktan.methods.ktan import KTAN
+from ktan.methods.local import Local
+from ktan.methods.soft_logits import SoftLogits
 from ktan.networks import NetworkSpec, build
 from ktan.taps import read_taps
 from ktan.teacher import AnswerTap
@@ -64,7 +68,7 @@ class Bench:
         network = build(SPEC)
         data = TrainingData(self.train[0][part], self.train[1][part])
         options = replace(OPTIONS, steps=steps, labelled_batch=batch, seed=seed)
-        objective = Local().build(network, SHAPE, {}, {}, {})
+        objective = Local().build(Binding(network, SHAPE, 10))
         train(network, objective, data, options, normalise=self.normalise, progress=False)
         return network
 
@@ -137,7 +141,11 @@ class Bench:
                 answers[key] = clean + tap.noise_sd * noise
             torch.manual_seed(seed)
             student = build(SPEC)
-            objective = method.build(student, SHAPE, taps, paths or {}, answers)
+            objective = method.build(
+                Binding(
+                    student, SHAPE, 10, taps, {k: (v,) for k, v in (paths or {}).items()}, answers
+                )
+            )
             public = self.train[0][labelled], self.train[1][labelled]
             alone = isinstance(method, Local)
             data = TrainingData(*public) if alone else TrainingData(

@@ -1,7 +1,10 @@
 """Connectors: small trainable maps from a student's feature to the shape of a teacher's hint."""
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
+
+from ktan.derivation import resized
+from ktan.tap_kinds import TapKind
 
 
 class Connector(nn.Module):
@@ -29,8 +32,36 @@ class Connector(nn.Module):
             pooled: Tensor = features.mean(dim=(2, 3)) if features.ndim == 4 else features
             projected: Tensor = self.project(pooled)
             return projected
-        projected = self.project(features)
-        size = (self.teacher[1], self.teacher[2])
-        if projected.shape[2] >= size[0] and projected.shape[3] >= size[1]:
-            return F.adaptive_avg_pool2d(projected, size)
-        return F.interpolate(projected, size, mode="bilinear", align_corners=False)
+        return resized(self.project(features), (self.teacher[1], self.teacher[2]))
+
+
+class ChannelScale(nn.Module):
+    """a_c·F_s + b_c: a feature that has its teacher's shape, on its teacher's scale.
+
+    For a teacher-to-student layer, whose output the student's own map imitates channel by channel:
+    nothing is mixed, so that what the student learns is in the map and not in a connector.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        ones = (shape[0], *(1 for _ in shape[1:]))
+        self.scale = nn.Parameter(torch.ones(ones))
+        self.shift = nn.Parameter(torch.zeros(ones))
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(self.shape) == 1 and features.ndim == 4:
+            features = features.mean(dim=(2, 3))
+        return features * self.scale + self.shift
+
+
+def connector(kind: TapKind, student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
+    """What stands between a student's feature and the answer it imitates, by the tap's kind.
+
+    A teacher-to-student layer's output of the student's own shape is only scaled; everything else
+    goes through a `Connector`. Raises ValueError where there is none.
+    """
+    own = student if len(teacher) == 3 else student[:1]
+    if kind == "tsl" and own == teacher:
+        return ChannelScale(teacher)
+    return Connector(student, teacher)

@@ -8,20 +8,27 @@ runs several times in one pass is read at its last.
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ktan.derivation import attention_map, flow_products, sign_pattern
 from ktan.errors import UserError
+from ktan.tap_kinds import TapKind
 
-TapKind = Literal["logits", "probabilities", "hint"]
-
-_FORMS = "logits, probabilities, probabilities@T=3, hint=PATH, hint=PATH:8 or hint=PATH:map"
+_FORMS = (
+    "logits, probabilities, probabilities@T=3, hint=PATH, hint=PATH:8, hint=PATH:map, "
+    "attention=PATH, attention=PATH:4 (a grid of 4 by 4), signs=PATH, products=PATH,PATH or "
+    "products=PATH,PATH:8"
+)
 _PROBABILITIES = re.compile(r"probabilities(?:@T=(?P<temperature>[0-9.eE+-]+))?")
-_HINT = re.compile(r"hint=(?P<path>[^:=]+)(?::(?P<form>map|\d+))?")
+_OF_A_PATH = re.compile(
+    r"(?P<kind>hint|attention|signs|products)=(?P<path>[^:=,]+)(?:,(?P<second>[^:=,]+))?"
+    r"(?::(?P<form>map|\d+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -29,48 +36,79 @@ class Tap:
     """One thing that a teacher says of a sample."""
 
     name: str
-    """`logits`, `probabilities`, `hint` for the first hint, `hint.PATH` for another."""
+    """The kind's name for the first tap of a kind (`hint`), `KIND.PATH` for another."""
     kind: TapKind
     path: str | None = None
-    """Of a hint: where in the network."""
+    """Where in the network; None for logits and probabilities."""
     temperature: float | None = None
     """Of probabilities: softmax of logits / temperature."""
     dimensions: int | None = None
-    """Of a hint: to how many dimensions it is reduced; all of them when None."""
+    """Of a hint or of products: to how many dimensions they are reduced; all when None."""
     whole_map: bool = False
     """Of a hint: the map [c, h, w] itself instead of its mean over all positions."""
     shape: tuple[int, ...] = ()
     """Of one sample's answer; empty until `with_shape` has set it."""
+    second: str | None = None
+    """Of products: the path of the second map."""
+    grid: int | None = None
+    """Of attention: the side of the grid to which it is averaged; the map's own when None."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The points of the network that the tap reads."""
+        return tuple(path for path in (self.path, self.second) if path is not None)
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether an answer is a vector without a frame of its own, which a rotation may align."""
+        if self.kind == "products":
+            return self.dimensions is not None
+        return self.kind == "hint" and not self.whole_map
 
     def with_shape(self, classes: int, shapes: Mapping[str, tuple[int, ...]]) -> "Tap":
-        """The same tap with its shape, from what `tap_shapes` found at the hints' paths.
+        """The same tap with its shape, from what `tap_shapes` found at its paths.
 
-        Raises UserError when a hint is to be reduced to more dimensions than it has.
+        Raises UserError when it is to be reduced to more dimensions than it has, or derived from
+        what is no map.
         """
-        if self.kind != "hint":
+        if not self.paths:
             return replace(self, shape=(classes,))
-        found = shapes[str(self.path)]
-        if self.whole_map:
+        for path in self.paths:
+            if (self.kind not in ("hint", "tsl")) and len(shapes[path]) != 3:
+                raise UserError(
+                    f"tap {self.text}: {path} puts out {list(shapes[path])}, and {self.kind} are "
+                    "made of maps [c, h, w]; name a module that puts one out"
+                )
+        blank = {path: torch.empty(1, *shapes[path], device="meta") for path in self.paths}
+        found = tuple(self.read(torch.empty(1, classes, device="meta"), blank).shape[1:])
+        if self.dimensions is None:
             return replace(self, shape=found)
-        pooled = _pooled_size(found)
-        if self.dimensions is not None and self.dimensions > pooled:
+        if self.dimensions > found[0]:
             raise UserError(
-                f"tap {self.text}: {self.path} has {pooled} dimensions, fewer than "
-                f"{self.dimensions}"
+                f"tap {self.text}: it has {found[0]} dimensions, fewer than {self.dimensions}"
             )
-        return replace(self, shape=(self.dimensions or pooled,))
+        return replace(self, shape=(self.dimensions,))
 
     def read(self, logits: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         """What one network says, before any reduction.
 
         `logits` [n, classes]; `features` as `TapReader` returns them. Logits come as they are,
-        probabilities [n, classes], a hint [n, c], or [n, c, h, w] for a whole map.
+        probabilities [n, classes], a hint [n, c] or [n, c, h, w] for a whole map, attention
+        [n, h, w], signs [n, c, h, w], products [n, c, c'] or, where they are to be reduced, the
+        same as vectors [n, c·c'].
         """
         if self.kind == "logits":
             return logits
         if self.kind == "probabilities":
             return torch.softmax(logits / (self.temperature or 1.0), dim=-1)
         feature = features[str(self.path)]
+        if self.kind == "attention":
+            return attention_map(feature, None if self.grid is None else (self.grid, self.grid))
+        if self.kind == "signs":
+            return sign_pattern(feature)
+        if self.kind == "products":
+            products = flow_products(feature, features[str(self.second)])
+            return products if self.dimensions is None else products.flatten(1)
         return feature if self.whole_map else pool(feature)
 
     @property
@@ -78,22 +116,14 @@ class Tap:
         """The form that `parse_tap` reads."""
         if self.kind == "probabilities" and self.temperature not in (None, 1.0):
             return f"probabilities@T={self.temperature:g}"
-        if self.kind == "hint":
-            form = "map" if self.whole_map else self.dimensions
-            return f"hint={self.path}" + (f":{form}" if form else "")
-        return self.kind
+        if not self.paths:
+            return self.kind
+        form = "map" if self.whole_map else (self.dimensions or self.grid)
+        return f"{self.kind}={','.join(self.paths)}" + (f":{form}" if form else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "path": self.path,
-            "temperature": self.temperature,
-            "dimensions": self.dimensions,
-            "whole_map": self.whole_map,
-            "shape": list(self.shape),
-        }
+        return {**asdict(self), "shape": list(self.shape)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Tap":
@@ -114,29 +144,38 @@ def parse_tap(text: str) -> Tap:
         if not 0 < temperature < float("inf"):
             raise UserError(f"tap {text!r}: the temperature must be a positive number")
         return Tap("probabilities", "probabilities", temperature=temperature)
-    match = _HINT.fullmatch(text)
+    match = _OF_A_PATH.fullmatch(text)
     if not match:
         raise UserError(f"{text!r} is not a tap; a tap is {_FORMS}")
-    form = match["form"]
-    if form == "map":
-        return Tap("hint", "hint", path=match["path"], whole_map=True)
-    if form is not None and int(form) < 1:
+    kind: TapKind = match["kind"]  # type: ignore[assignment]
+    path, second, form = match["path"], match["second"], match["form"]
+    if (second is not None) != (kind == "products"):
+        raise UserError(f"tap {text!r}: products are of two paths, every other tap of one")
+    if form is not None and form != "map" and int(form) < 1:
         raise UserError(f"tap {text!r}: at least one dimension is needed")
-    return Tap("hint", "hint", path=match["path"], dimensions=int(form) if form else None)
+    if (kind == "signs" and form is not None) or (kind != "hint" and form == "map"):
+        raise UserError(f"{text!r} is not a tap; a tap is {_FORMS}")
+    if form == "map":
+        return Tap(kind, kind, path=path, whole_map=True)
+    size = int(form) if form else None
+    if kind == "attention":
+        return Tap(kind, kind, path=path, grid=size)
+    return Tap(kind, kind, path=path, second=second, dimensions=size)
 
 
 def parse_taps(texts: Sequence[str]) -> tuple[Tap, ...]:
-    """Reads several; the first hint is called `hint`, the next ones `hint.PATH`.
+    """Reads several; the first hint is called `hint`, the next ones `hint.PATH`; so all kinds.
 
     Raises UserError when there is none, or when two would have the same name.
     """
     taps: list[Tap] = []
     for text in texts:
         tap = parse_tap(text)
-        if tap.kind == "hint" and any(other.kind == "hint" for other in taps):
-            tap = replace(tap, name=f"hint.{tap.path}")
-        if any(other.name == tap.name for other in taps) or (
-            tap.kind == "hint" and any(other.path == tap.path for other in taps)
+        if tap.paths and any(other.kind == tap.kind for other in taps):
+            tap = replace(tap, name=f"{tap.kind}.{'-'.join(tap.paths)}")
+        if any(
+            other.name == tap.name or (other.kind, other.paths) == (tap.kind, tap.paths)
+            for other in taps
         ):
             raise UserError(f"the tap {text!r} is there twice; each may be named once")
         taps.append(tap)
@@ -261,11 +300,6 @@ def tap_shapes(
         for name, module in network.named_modules():
             module.training = training[name]
     return {path: tuple(feature.shape[1:]) for path, feature in features.items()}
-
-
-def _pooled_size(shape: tuple[int, ...]) -> int:
-    """Of what `pool` makes of one sample's feature of this shape."""
-    return int(pool(torch.empty(1, *shape, device="meta")).shape[-1])
 
 
 def _version(value: Tensor) -> int | None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from torch import Tensor
 
-TapKind = Literal["logits", "probabilities", "hint"]
+from ktan.tap_kinds import TapKind
+
+__all__ = ["AnswerTap", "TapKind", "Teacher"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from ktan.data import Augment, Normalisation
 from ktan.errors import UserError
-from ktan.methods.method import Batch
+from ktan.methods.batch import Batch
+from ktan.teachers.live import LiveTeacher
+
+_STRONG = Augment("affine")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class TrainingData:
     """Tap name → float32 [a, ...]."""
     answered_labels: Tensor | None = None
     """int64 [a], -1 where there is none; None: none has a label."""
+    teacher: LiveTeacher | None = None
+    """Answers each view of the answered samples as it is drawn, instead of `answers`."""
+    unlabelled: Tensor | None = None
+    """[u, ...]: samples for terms that look at views of unlabelled ones."""
 
     def __post_init__(self) -> None:
         count = 0 if self.answered is None else len(self.answered)
@@ -54,13 +61,16 @@ class BatchStream:
         *,
         labelled_batch: int,
         answered_batch: int,
+        unlabelled_batch: int = 1,
         seed: int,
         device: torch.device,
         normalise: Normalisation,
         augment: Augment,
     ) -> None:
-        if min(labelled_batch, answered_batch) < 1:
-            raise UserError("--labelled-batch and --answered-batch must be at least 1")
+        if min(labelled_batch, answered_batch, unlabelled_batch) < 1:
+            raise UserError(
+                "--labelled-batch, --answered-batch and --unlabelled-batch must be at least 1"
+            )
         self._device = device
         self._seed = seed
         self._normalise = normalise
@@ -75,10 +85,14 @@ class BatchStream:
         labels = data.answered_labels
         unknown = torch.full((len(answered),), -1, dtype=torch.int64)
         self._answered_labels = (unknown if labels is None else labels).to(device)
+        self._teacher = data.teacher
         self._orders = (
             _Order(len(labelled), labelled_batch, (seed, 0), device),
             _Order(len(answered), answered_batch, (seed, 1), device),
         )
+        self._unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
+        if self._unlabelled is not None:
+            self._views = _Order(len(self._unlabelled), unlabelled_batch, (seed, 3), device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,16 +105,32 @@ class BatchStream:
         labelled, answered = (order.indices(step) for order in self._orders)
         samples = torch.cat([self._labelled[labelled], self._answered[answered]])
         generator = torch.Generator(self._device).manual_seed(_mix(self._seed, 2, step))
-        samples = self._normalise(self._augment(samples, generator))
-        if samples.ndim == 4:
-            samples = samples.contiguous(memory_format=torch.channels_last)
+        views = self._augment(samples, generator)
+        samples = self._ready(views)
+        answers = {name: values[answered] for name, values in self._answers.items()}
+        if self._teacher is not None:
+            answers.update(self._teacher.answer_step(views[len(labelled) :], step))
+        weak = strong = None
+        if self._unlabelled is not None:
+            drawn = self._unlabelled[self._views.indices(step)]
+            weak = self._ready(self._augment(drawn, generator))
+            strong = self._ready(_STRONG(drawn, generator))
         return Batch(
             labelled=samples[: len(labelled)],
             labels=self._labels[labelled],
             answered=samples[len(labelled) :],
-            answers={name: values[answered] for name, values in self._answers.items()},
+            answers=answers,
             answered_labels=self._answered_labels[answered],
+            weak=weak,
+            strong=strong,
         )
+
+    def _ready(self, samples: Tensor) -> Tensor:
+        """Views as the student takes them."""
+        normalised = self._normalise(samples)
+        if normalised.ndim == 4:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        return normalised
 
 
 class _Order:

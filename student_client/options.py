@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ktan.errors import UserError
-from ktan.methods import METHODS, Method
+from ktan.methods import Method
+from ktan.methods.combination import parse_method
 from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.selection import Selection
-from ktan.teacher import AnswerTap
 
 LOCAL = "local"
 """The method that asks no teacher."""
 DEFAULT = "ktan"
-_HINTED = ("ktan", "fitnet")
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,14 @@ class StudentOptions:
     network_set: tuple[str, ...] = ()
     """NAME=VALUE: an option of the network, such as width=32; repeat for several."""
     method: str | None = None
-    """ktan, fitnet, soft-logits or local (no teacher); ktan when not given."""
+    """Name of a method (`student-client methods` lists them), or several joined by +, such as
+    ktan+byot; ktan when not given, local where there is no teacher."""
     method_set: tuple[str, ...] = ()
-    """NAME=VALUE: an option of the method, such as hint_weight=0.1; repeat for several."""
+    """NAME=VALUE: an option of the method, such as hint_weight=0.1; METHOD.NAME=VALUE for one of
+    several; repeat for several."""
     hint: tuple[str, ...] = ()
-    """TAP=PATH: the student's module that imitates a hint of the teacher; the features before the
-    classifier (for a map: the last map before them) when not given."""
+    """TAP=PATH: the student's module that imitates a hint of the teacher (PATH,PATH for products);
+    the features before the classifier, or for a map the last of its size, when not given."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,12 @@ class QueryOptions:
     queries: int = 300
     """Unlabelled public samples to ask about."""
     select: Selection = "random"
-    """random, or kcentre: every public sample has a chosen one near it, in the features of a
-    student trained on the public labels."""
+    """random; margin or entropy: where a student trained on the public labels is least sure;
+    kcentre: every public sample has a chosen one near it, in that student's features;
+    margin+kcentre: kcentre among the smallest margins."""
     select_steps: int = 200
-    """Training steps of the student whose features kcentre looks at; 0 takes it as it begins."""
+    """Training steps of the student that all selections but random look at; 0 takes it as it
+    begins."""
     query_batch: int = 64
     """Samples in one request."""
     answers: Path | None = None
@@ -64,60 +65,29 @@ def network_spec(
     return NetworkSpec(name, input_shape, classes, settings)
 
 
-def chosen_method(options: StudentOptions, *, teacher: bool) -> tuple[str, Method]:
-    """The method's name and the method with its options.
+def chosen_method(options: StudentOptions, *, teacher: bool) -> Method:
+    """The method with its options.
 
-    Without a teacher only `local` is possible, and chosen when none is named. Raises UserError for
-    an unknown method or option, or one that needs a teacher where there is none.
+    Without a teacher only methods that need none are possible, and `local` is chosen when none is
+    named. Raises UserError for an unknown method or option, or one that needs a teacher where
+    there is none.
     """
-    name = options.method or (DEFAULT if teacher else LOCAL)
-    if name not in METHODS:
-        raise UserError(f"no method is called '{name}'; choose one of {', '.join(METHODS)}")
-    if not teacher and name != LOCAL:
+    settings = parse_settings("--method-set", options.method_set)
+    method = parse_method(options.method or (DEFAULT if teacher else LOCAL), settings)
+    if not teacher and method.needs:
         raise UserError(
-            f"the method {name} needs a teacher, and 'none' was given; "
+            f"the method {method.name} needs a teacher, and 'none' was given; "
             "name a teacher, or choose --method local"
         )
-    kind: Any = METHODS[name]
-    known = {field.name: field for field in fields(kind)}
-    settings = {}
-    for key, value in parse_settings("--method-set", options.method_set).items():
-        if key not in known:
-            raise UserError(
-                f"the method {name} has no option '{key}'; it has {', '.join(known) or 'none'}"
-            )
-        settings[key] = _of_the_kind(known[key], value, name)
-    method: Method = kind(**settings)
-    return name, method
+    return method
 
 
-def require_hint(method: str, taps: Mapping[str, AnswerTap]) -> None:
-    """Raises UserError for a method that imitates hints where the teacher releases none."""
-    if method in _HINTED and all(tap.kind != "hint" for tap in taps.values()):
-        raise UserError(
-            f"method {method} needs a hint, and this teacher releases none: use "
-            "--method soft-logits"
-        )
-
-
-def _of_the_kind(field: Field[Any], value: Any, method: str) -> Any:
-    """`value` as the type of the option's default. Raises UserError."""
-    default = None if field.default is MISSING else field.default
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if default is not None and type(value) is not type(default):
-        raise UserError(
-            f"--method-set {field.name}={value} does not suit {method}: give a value like {default}"
-        )
-    return value
-
-
-def hint_paths(options: StudentOptions) -> dict[str, str]:
-    """Tap → the student's module path, as far as given. Raises UserError for another form."""
+def hint_paths(options: StudentOptions) -> dict[str, tuple[str, ...]]:
+    """Tap → the student's module paths, as far as given. Raises UserError for another form."""
     paths = {}
     for text in options.hint:
         tap, separator, path = text.partition("=")
         if not (tap and separator and path):
             raise UserError(f"--hint wants TAP=PATH, such as hint=features, not '{text}'")
-        paths[tap] = path
+        paths[tap] = tuple(path.split(","))
     return paths

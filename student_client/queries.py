@@ -6,6 +6,7 @@ The same choice whichever teacher is asked, so that runs compare sample by sampl
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 from ktan.durable import write_durably
 from ktan.errors import UserError
-from ktan.evaluation import student_features
-from ktan.methods import Local
+from ktan.evaluation import student_features, student_logits
+from ktan.methods import Binding
+from ktan.methods.local import Local
 from ktan.precision import resolve_device
 from ktan.selection import select
 from ktan.trainer import TrainerOptions, train
@@ -60,8 +62,8 @@ def choose(
 ) -> Chosen:
     """Chooses `options.queries` of the unlabelled public samples.
 
-    `network`: the student as it begins, left as it is; `path`: its module whose features kcentre
-    looks at, after `options.select_steps` steps on the public labels. Raises UserError for more
+    `network`: the student as it begins, left as it is; `path`: its module whose features the
+    k-centre selections look at, after `options.select_steps` steps on the public labels. Raises UserError for more
     queries than samples.
     """
     if options.queries < 1:
@@ -69,11 +71,22 @@ def choose(
     if options.select_steps < 0:
         raise UserError(f"--select-steps is {options.select_steps}; it cannot be negative")
 
+    @functools.cache
+    def student() -> nn.Module:
+        return _acquainted(public, network, options.select_steps, trainer, progress)
+
     def features() -> Tensor:
-        student = _acquainted(public, network, options.select_steps, trainer, progress)
         return student_features(
-            student,
+            student(),
             path,
+            public.unlabelled,
+            normalise=public.normalisation,
+            precision=trainer.precision,
+        )
+
+    def logits() -> Tensor:
+        return student_logits(
+            student(),
             public.unlabelled,
             normalise=public.normalisation,
             precision=trainer.precision,
@@ -84,6 +97,7 @@ def choose(
         options.queries,
         len(public.unlabelled),
         features=features,
+        logits=logits,
         generator=torch.Generator().manual_seed(trainer.seed),
     )
     return Chosen(rows, public.split.unlabelled[rows.numpy()])
@@ -97,7 +111,7 @@ def _acquainted(
     if steps == 0 or len(public.labelled) == 0:
         return student
     data = TrainingData(public.labelled, public.labels)
-    objective = Local().build(student, public.input_shape, {}, {}, {})
+    objective = Local().build(Binding(student, public.input_shape, len(public.classes)))
     brief = replace(trainer, steps=steps)
     train(student, objective, data, brief, normalise=public.normalisation, progress=progress)
     return student

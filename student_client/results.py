@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from ktan.durable import write_durably
 from ktan.evaluation import accuracy
 from ktan.history import History
 from ktan.methods import Method
+from ktan.methods.combination import method_options
 from ktan.networks import NetworkSpec, count_parameters
 from ktan.precision import resolve_device
 from ktan.trainer import TrainerOptions
@@ -34,7 +35,6 @@ class Taught:
 
     student: nn.Module
     spec: NetworkSpec
-    method_name: str
     method: Method
     history: History
     chosen: Chosen | None
@@ -69,7 +69,7 @@ def write_results(
             input_dtype=public.input_dtype,
             network=taught.spec,
             normalisation=public.normalisation,
-            method=taught.method_name,
+            method=taught.method.name,
             method_options=method_options(taught.method),
             seed=trainer.seed,
             steps=steps,
@@ -79,7 +79,7 @@ def write_results(
             weights_sha256="",
         ),
     )
-    plot_curves(history, out / CURVES, f"{taught.method_name}: {origin.label}")
+    plot_curves(history, out / CURVES, f"{taught.method.name}: {origin.label}")
     result = {
         "label": origin.label,
         "kind": origin.kind,
@@ -89,7 +89,7 @@ def write_results(
         "epsilon_spent": origin.epsilon_spent,
         "answers": _answers_json(public, taught.chosen, taught.answers),
         "privacy": origin.to_json(),
-        "method": taught.method_name,
+        "method": taught.method.name,
         "method_options": method_options(taught.method),
         "network": taught.spec.to_json(),
         "parameters": count_parameters(taught.student),
@@ -104,11 +104,6 @@ def write_results(
     }
     write_durably(out / RESULT, (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode())
     return result
-
-
-def method_options(method: Method) -> dict[str, Any]:
-    """The method's options, resolved."""
-    return asdict(method)  # type: ignore[call-overload,no-any-return]
 
 
 def _answers_json(

@@ -22,8 +22,18 @@ from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.evaluation import accuracy
 from ktan.history import History
-from ktan.methods import Method, Objective
-from ktan.networks import NetworkSpec, build, count_parameters, default_hint, multiply_adds
+from ktan.methods import Binding, Method, Objective
+from ktan.methods.combination import method_options
+from ktan.methods.needs import require
+from ktan.networks import (
+    NetworkSpec,
+    build,
+    count_parameters,
+    default_hint,
+    multiply_adds,
+    stages_of,
+)
+from ktan.pairing import pair_taps
 from ktan.teacher import AnswerTap
 from ktan.threads import suit_threads
 from ktan.trainer import CHECKPOINT, TrainerOptions, train
@@ -31,20 +41,17 @@ from ktan.training_data import TrainingData
 from student_client.config import CONFIG, check_config, write_config
 from student_client.connection import Connection
 from student_client.errors import TeacherUnavailable
-from student_client.hints import student_paths
 from student_client.options import (
-    LOCAL,
     QueryOptions,
     StudentOptions,
     chosen_method,
     hint_paths,
     network_spec,
-    require_hint,
 )
 from student_client.provenance import UNPROTECTED
 from student_client.public_data import PublicData
 from student_client.queries import Chosen, choose, read_selection, write_selection
-from student_client.results import RESULT, Taught, method_options, write_results
+from student_client.results import RESULT, Taught, write_results
 from student_client.screen import Screen
 from student_client.sources import Answers, LocalSource, ServiceSource, Source
 
@@ -86,11 +93,11 @@ def train_student(run: Run, screen: Screen, *, resume: bool, agreed: bool) -> di
     at these and at ctrl-C the folder keeps what there is, and `resume` goes on from it.
     """
     run.trainer.check()
-    name, method = chosen_method(run.student, teacher=run.teacher != NO_TEACHER)
+    method = chosen_method(run.student, teacher=run.teacher != NO_TEACHER)
     given = hint_paths(run.student)
     _open_folder(run, resume=resume)
     try:
-        return _train_student(run, screen, name, method, given, resume=resume, agreed=agreed)
+        return _train_student(run, screen, method, given, resume=resume, agreed=agreed)
     except (KeyboardInterrupt, TeacherUnavailable):
         if _begun(run.out):
             screen.say(
@@ -103,9 +110,8 @@ def train_student(run: Run, screen: Screen, *, resume: bool, agreed: bool) -> di
 def _train_student(
     run: Run,
     screen: Screen,
-    name: str,
     method: Method,
-    given: Mapping[str, str],
+    given: Mapping[str, tuple[str, ...]],
     *,
     resume: bool,
     agreed: bool,
@@ -121,8 +127,8 @@ def _train_student(
     batch = run.trainer.labelled_batch + run.trainer.answered_batch
     suit_threads(batch * multiply_adds(spec))
     student = _new_student(spec, run.trainer.seed)
-    _introduce(screen, public, spec, student, name, method)
-    source = _source(run, name, screen, agreed=agreed)
+    _introduce(screen, public, spec, student, method)
+    source = _source(run, method, screen, agreed=agreed)
     taps: dict[str, AnswerTap] = {}
 
     def bind(values: Mapping[str, Tensor]) -> Objective:
@@ -134,7 +140,7 @@ def _train_student(
             chosen = read_selection(run.out, public) if resume else None
             taps = dict(source.prepare(public, chosen))
             # Whatever does not fit must be found before anything is paid for.
-            require_hint(name, taps)
+            require(method.needs, taps, method.name)
             bind(_blank(taps))
             if chosen is None:
                 chosen = choose(
@@ -150,7 +156,7 @@ def _train_student(
             answers = source.answers(public, chosen)
         objective = bind({} if answers is None else answers.values)
         history = _train(run, public, student, objective, chosen, answers, screen, resume=resume)
-    taught = Taught(student, spec, name, method, history, chosen, answers)
+    taught = Taught(student, spec, method, history, chosen, answers)
     return write_results(run.out, public, taught, run.trainer, time.monotonic() - started)
 
 
@@ -187,7 +193,6 @@ def _introduce(
     public: PublicData,
     spec: NetworkSpec,
     student: nn.Module,
-    name: str,
     method: Method,
 ) -> None:
     screen.fact(
@@ -197,11 +202,11 @@ def _introduce(
     )
     screen.fact("Student", f"{spec.name}, {count_parameters(student):,} parameters")
     options = ", ".join(f"{key} {value}" for key, value in method_options(method).items())
-    screen.fact("Method", f"{name} ({options})" if options else name)
+    screen.fact("Method", f"{method.name} ({options})" if options else method.name)
 
 
-def _source(run: Run, method: str, screen: Screen, *, agreed: bool) -> Source | None:
-    if run.teacher == NO_TEACHER or method == LOCAL:
+def _source(run: Run, method: Method, screen: Screen, *, agreed: bool) -> Source | None:
+    if run.teacher == NO_TEACHER or not method.needs:
         return None
     kind, separator, folder = run.teacher.partition(":")
     if kind == "file" and separator:
@@ -228,16 +233,18 @@ def _bind(
     student: nn.Module,
     spec: NetworkSpec,
     taps: Mapping[str, AnswerTap],
-    given: Mapping[str, str],
+    given: Mapping[str, tuple[str, ...]],
     values: Mapping[str, Tensor],
     seed: int,
 ) -> Objective:
     """The method bound to the student; its own modules begin as the seed says, run after run."""
-    paths = student_paths(student, spec, taps, given) if taps else {}
+    stages = stages_of(spec)
+    paths = pair_taps(taps, student, spec.input_shape, stages, given)
+    binding = Binding(student, spec.input_shape, spec.classes, taps, paths, values, stages)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return method.build(student, spec.input_shape, taps, paths, values)
+            return method.build(binding)
         except ValueError as error:
             if isinstance(error, UserError):
                 raise

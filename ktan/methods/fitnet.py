@@ -6,23 +6,30 @@ r is a linear connector, trained with the student; F_t is the released hint on u
 (`ktan.hints`), KD as in `ktan.methods.soft_logits`. Both losses are unbiased in the noise.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ktan.denoising import Denoising
 from ktan.losses import hint_loss
-from ktan.methods.hint_pairs import HintPairs
-from ktan.methods.method import STUDENT, Batch, Objective, Term, View
-from ktan.methods.terms import distillation_term, local_term
-from ktan.teacher import AnswerTap
+from ktan.methods.batch import Batch, View
+from ktan.methods.binding import Binding
+from ktan.methods.hint_pairs import HINT, HintPairs
+from ktan.methods.needs import Need, require
+from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.networks import NetworkStages
+from ktan.taps import Tap
 
 
 @dataclass(frozen=True)
 class FitNet:
     """Needs: probabilities or logits, and one or more hints."""
+
+    name: ClassVar[str] = "fitnet"
+    needs: ClassVar[tuple[Need, ...]] = (RESPONSE, HINT)
 
     local_weight: float = 1.0
     """λ_local: weight of the cross-entropy with public labels."""
@@ -30,19 +37,21 @@ class FitNet:
     """λ_kd: weight of the distillation loss."""
     hint_weight: float = 0.3
     """λ_hint: weight of the squared error on standardised hints."""
+    temperature: float = 4.0
+    """T of a local teacher; a remote one has its own."""
     denoise: Denoising = "simplex"
-    """Shrinkage of noisy probabilities before they are imitated: none or simplex."""
+    """Shrinkage of noisy probabilities before they are imitated."""
 
-    def build(
-        self,
-        student: nn.Module,
-        input_shape: tuple[int, ...],
-        taps: Mapping[str, AnswerTap],
-        paths: Mapping[str, str],
-        answers: Mapping[str, Tensor],
-    ) -> Objective:
+    def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
+        """See `Method.teacher_taps`: the map of the middle stage."""
+        middle = stages.maps[len(stages.maps) // 2]
+        hint = Tap(f"hint={middle}:map", "hint", middle, whole_map=True)
+        return (response_tap(self.temperature), hint)
+
+    def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
-        pairs = HintPairs(student, input_shape, taps, paths, answers)
+        require(self.needs, binding.taps, self.name)
+        pairs = HintPairs(binding)
 
         def hint(view: View, batch: Batch) -> Tensor:
             return torch.stack(
@@ -52,9 +61,12 @@ class FitNet:
         return Objective(
             [
                 local_term(self.local_weight),
-                distillation_term(self.kd_weight, taps, self.denoise),
+                distillation_term(self.kd_weight, binding, self.denoise),
                 Term("hint", STUDENT, self.hint_weight, hint),
             ],
             {STUDENT: pairs.connectors},
             paths=pairs.paths,
         )
+
+
+METHOD = FitNet

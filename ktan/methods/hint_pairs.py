@@ -1,15 +1,16 @@
 """A student's connected features beside the hints they imitate, on one scale."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ktan.connectors import Connector
+from ktan.connectors import connector
 from ktan.hints import HintScale
-from ktan.methods.method import Batch, View, hint_taps
-from ktan.taps import tap_shapes
-from ktan.teacher import AnswerTap
+from ktan.methods.batch import Batch, View
+from ktan.methods.binding import Binding, module_key
+from ktan.methods.needs import Need
+
+HINT = Need("hint")
 
 
 class HintPair(NamedTuple):
@@ -26,29 +27,19 @@ class HintPair(NamedTuple):
 
 
 class HintPairs:
-    """All hints that the teacher answers and the student imitates, with their connectors.
+    """All hints that the teacher answers and the student imitates, with their connectors."""
 
-    Arguments as of `Method.build`; raises UserError when there is no such hint.
-    """
-
-    def __init__(
-        self,
-        student: nn.Module,
-        input_shape: tuple[int, ...],
-        taps: Mapping[str, AnswerTap],
-        paths: Mapping[str, str],
-        answers: Mapping[str, Tensor],
-    ) -> None:
-        hints = hint_taps(taps, paths)
-        shapes = tap_shapes(student, input_shape, [paths[tap.name] for tap in hints])
-        # A module's name may hold no dot, a tap's may.
-        self._taps = {tap.name.replace(".", "_"): tap for tap in hints}
+    def __init__(self, binding: Binding) -> None:
+        hints = binding.taps_for(HINT)
+        self._taps = {module_key(tap.name): tap for tap in hints}
+        self._path_of = {key: binding.paths[tap.name][0] for key, tap in self._taps.items()}
+        shapes = binding.shapes(self._path_of.values())
         self._scales = {
-            key: HintScale.of(tap, answers[tap.name]) for key, tap in self._taps.items()
+            key: HintScale.of(tap, binding.answers[tap.name]) for key, tap in self._taps.items()
         }
-        self._path_of = {key: paths[tap.name] for key, tap in self._taps.items()}
         self.connectors = {
-            key: Connector(shapes[self._path_of[key]], tap.shape) for key, tap in self._taps.items()
+            key: connector(tap.kind, shapes[self._path_of[key]], tap.shape)
+            for key, tap in self._taps.items()
         }
 
     @property

@@ -12,11 +12,11 @@ cross-entropy for released probabilities, the centred squared error for released
 The paper's weights are not public; ours were measured (docs/methods.md).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ktan.denoising import Denoising
 from ktan.discriminators import discriminator
@@ -27,10 +27,14 @@ from ktan.losses import (
     hint_loss,
     with_matched_noise,
 )
-from ktan.methods.hint_pairs import HintPair, HintPairs
-from ktan.methods.method import STUDENT, Batch, Objective, Term, View
-from ktan.methods.terms import distillation_term, local_term
-from ktan.teacher import AnswerTap
+from ktan.methods.batch import Batch, View
+from ktan.methods.binding import Binding
+from ktan.methods.hint_pairs import HINT, HintPair, HintPairs
+from ktan.methods.needs import Need, require
+from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.networks import NetworkStages
+from ktan.taps import Tap
 
 DISCRIMINATOR = "discriminator"
 
@@ -38,6 +42,9 @@ DISCRIMINATOR = "discriminator"
 @dataclass(frozen=True)
 class KTAN:
     """Needs: probabilities or logits, and one or more hints."""
+
+    name: ClassVar[str] = "ktan"
+    needs: ClassVar[tuple[Need, ...]] = (RESPONSE, HINT)
 
     local_weight: float = 1.0
     """λ_local: weight of the cross-entropy with public labels."""
@@ -51,19 +58,21 @@ class KTAN:
     """Hidden units (channels, for a map) of each discriminator."""
     discriminator_rest: float = 0.7
     """A discriminator rests while it tells this share of a batch's hints right; 1 for never."""
+    temperature: float = 4.0
+    """T of a local teacher; a remote one has its own."""
     denoise: Denoising = "simplex"
-    """Shrinkage of noisy probabilities before they are imitated: none or simplex."""
+    """Shrinkage of noisy probabilities before they are imitated."""
 
-    def build(
-        self,
-        student: nn.Module,
-        input_shape: tuple[int, ...],
-        taps: Mapping[str, AnswerTap],
-        paths: Mapping[str, str],
-        answers: Mapping[str, Tensor],
-    ) -> Objective:
+    def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
+        """See `Method.teacher_taps`: the last map."""
+        last = stages.maps[-1]
+        hint = Tap(f"hint={last}:map", "hint", last, whole_map=True)
+        return (response_tap(self.temperature), hint)
+
+    def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
-        pairs = HintPairs(student, input_shape, taps, paths, answers)
+        require(self.needs, binding.taps, self.name)
+        pairs = HintPairs(binding)
         judges = {
             key: discriminator(shape, self.discriminator_width)
             for key, shape in pairs.shapes.items()
@@ -94,7 +103,7 @@ class KTAN:
         return Objective(
             [
                 local_term(self.local_weight),
-                distillation_term(self.kd_weight, taps, self.denoise),
+                distillation_term(self.kd_weight, binding, self.denoise),
                 Term("hint", STUDENT, self.hint_weight, hint),
                 Term("adversarial", STUDENT, self.adversarial_weight, generation),
                 Term("discriminator", DISCRIMINATOR, 1.0, discrimination),
@@ -107,3 +116,6 @@ class KTAN:
 
 def _mean(values: list[Tensor]) -> Tensor:
     return torch.stack(values).mean()
+
+
+METHOD = KTAN

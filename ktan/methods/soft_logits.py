@@ -6,40 +6,47 @@ KL is taken up to the teacher's entropy, a constant, so that the loss stays line
 target; released logits are imitated by their centred squared error instead. T is the tap's.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor, nn
+from typing import ClassVar
 
 from ktan.denoising import Denoising
-from ktan.methods.method import Objective
-from ktan.methods.terms import distillation_term, local_term
-from ktan.teacher import AnswerTap
+from ktan.methods.binding import Binding
+from ktan.methods.needs import Need, require
+from ktan.methods.objective import Objective
+from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.networks import NetworkStages
+from ktan.taps import Tap
 
 
 @dataclass(frozen=True)
 class SoftLogits:
     """Needs: probabilities or logits."""
 
+    name: ClassVar[str] = "soft-logits"
+    needs: ClassVar[tuple[Need, ...]] = (RESPONSE,)
+
     local_weight: float = 1.0
     """λ_local: weight of the cross-entropy with public labels."""
     kd_weight: float = 3.0
     """λ_kd: weight of the distillation loss."""
+    temperature: float = 4.0
+    """T of a local teacher; a remote one has its own."""
     denoise: Denoising = "simplex"
-    """Shrinkage of noisy probabilities before they are imitated: none or simplex."""
+    """Shrinkage of noisy probabilities before they are imitated."""
 
-    def build(
-        self,
-        student: nn.Module,
-        input_shape: tuple[int, ...],
-        taps: Mapping[str, AnswerTap],
-        paths: Mapping[str, str],
-        answers: Mapping[str, Tensor],
-    ) -> Objective:
+    def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
+        """See `Method.teacher_taps`."""
+        return (response_tap(self.temperature),)
+
+    def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
+        require(self.needs, binding.taps, self.name)
         return Objective(
             [
                 local_term(self.local_weight),
-                distillation_term(self.kd_weight, taps, self.denoise),
+                distillation_term(self.kd_weight, binding, self.denoise),
             ]
         )
+
+
+METHOD = SoftLogits

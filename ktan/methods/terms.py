@@ -1,30 +1,30 @@
 """Terms that several methods share."""
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from ktan.denoising import Denoising, denoise
 from ktan.losses import centred_logits_loss, expected_cross_entropy, local_loss
-from ktan.methods.method import STUDENT, Batch, Term, View, response_tap
-from ktan.teacher import AnswerTap
+from ktan.methods.batch import Batch, View
+from ktan.methods.binding import Binding
+from ktan.methods.needs import Need
+from ktan.methods.objective import STUDENT, Term
+from ktan.taps import Tap
+
+RESPONSE = Need("response")
 
 
 def local_term(weight: float) -> Term:
     """Cross-entropy wherever a public label stands, on answered samples too."""
 
     def local(view: View, batch: Batch) -> Tensor:
-        return local_loss(view.logits, batch.all_labels)
+        return local_loss(view.known_logits, batch.all_labels)
 
     return Term("local", STUDENT, weight, local)
 
 
-def distillation_term(weight: float, taps: Mapping[str, AnswerTap], denoising: Denoising) -> Term:
-    """The loss on the teacher's opinion that fits what it releases.
-
-    Raises UserError when the teacher releases neither probabilities nor logits.
-    """
-    tap = response_tap(taps)
+def distillation_term(weight: float, binding: Binding, denoising: Denoising) -> Term:
+    """The loss on the teacher's opinion that fits what it releases: probabilities or logits."""
+    (tap,) = binding.taps_for(RESPONSE)
 
     def kd(view: View, batch: Batch) -> Tensor:
         released = batch.answers[tap.name]
@@ -35,3 +35,9 @@ def distillation_term(weight: float, taps: Mapping[str, AnswerTap], denoising: D
         return expected_cross_entropy(view.answered_logits, target, tap.temperature)
 
     return Term("kd", STUDENT, weight, kd)
+
+
+def response_tap(temperature: float) -> Tap:
+    """Probabilities at a temperature, for a local teacher."""
+    tap = Tap("", "probabilities", temperature=temperature)
+    return Tap(tap.text, "probabilities", temperature=temperature)

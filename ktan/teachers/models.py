@@ -41,7 +41,7 @@ class TeacherModels:
         self._single: TapReader | None = None
         if card.teachers == 1:
             network = _loaded(card, {name: value[0] for name, value in self._weights.items()})
-            paths = [tap.path for tap in self._taps if tap.path is not None]
+            paths = [path for tap in self._taps for path in tap.paths]
             self._single = read_taps(network.to(self.device), paths)
 
     @classmethod

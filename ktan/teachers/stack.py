@@ -31,7 +31,7 @@ class Stack:
         self.spec = spec
         self.taps = tuple(taps)
         self.device = device
-        self._paths = [tap.path for tap in taps if tap.path is not None]
+        self._paths = [path for tap in taps for path in tap.paths]
         with torch.random.fork_rng(devices=[]):
             network = build(spec)
         self._network = network.to(device).requires_grad_(False)

@@ -280,7 +280,7 @@ def _shaped_taps(options: TeacherOptions, spec: NetworkSpec) -> tuple[Tap, ...]:
     taps = parse_taps(options.taps)
     for tap in taps:
         is_aligned(tap, options.mode)  # raises for one that cannot be served
-    paths = [tap.path for tap in taps if tap.path is not None]
+    paths = [path for tap in taps for path in tap.paths]
     with torch.random.fork_rng(devices=[]):
         network = build(spec)
     shapes = tap_shapes(network, spec.input_shape, paths)

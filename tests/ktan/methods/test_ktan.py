@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ktan.methods import KTAN, Batch, Objective, View
+from ktan.methods import Batch, Objective, View
+from ktan.methods.ktan import KTAN
 from ktan.teacher import AnswerTap
+from tests.ktan.methods.bind import bind
 
 MAP = (4, 6, 6)
 
@@ -42,7 +44,7 @@ def game(
         "hint": hints + noise_sd * torch.randn_like(hints),
     }
     method = KTAN(**{"local_weight": 0.0, "kd_weight": 0.0, "hint_weight": 0.0, **options})
-    objective = method.build(student, shape, taps, {"hint": "features"}, answers)
+    objective = bind(method, student, shape, taps, {"hint": "features"}, answers)
     batch = Batch(
         labelled=torch.empty(0, *shape),
         labels=torch.empty(0, dtype=torch.int64),
@@ -134,8 +136,8 @@ def test_matched_noise_hides_the_teachers_noise_from_the_discriminator() -> None
             "hint": AnswerTap("hint", "hint", (8,), published),
         }
         answers = {"probabilities": torch.rand(512, 3), "hint": noisy}
-        objective = KTAN(discriminator_rest=1.0).build(
-            student, (8,), taps, {"hint": "features"}, answers
+        objective = bind(
+            KTAN(discriminator_rest=1.0), student, (8,), taps, {"hint": "features"}, answers
         )
         scale = (noisy - noisy.mean(dim=0)).square().mean().sqrt().item()
         with torch.no_grad():
@@ -169,7 +171,7 @@ def test_several_hints_each_have_their_own_connector_and_judge() -> None:
     }
     answers = {name: torch.randn(6, *tap.shape) for name, tap in taps.items()}
     paths = {"hint": "features", "hint.layer.1": "features"}
-    objective = KTAN().build(student, (8,), taps, paths, answers)
+    objective = bind(KTAN(), student, (8,), taps, paths, answers)
     assert set(objective.owned["discriminator"]) == {"hint", "hint_layer_1"}
     batch = Batch(
         labelled=torch.randn(2, 8),

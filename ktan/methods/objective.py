@@ -1,0 +1,176 @@
+"""A method bound to a student: weighted terms, who plays each of them, and in which stages.
+
+The trainer knows only objectives, and no method by name.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ktan.methods.batch import Batch, View
+from ktan.taps import read_taps
+
+STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted summand of one player's loss; `name` is its curve's."""
+
+    name: str
+    player: str
+    weight: float
+    loss: Callable[[View, Batch], Tensor]
+    bounded_by: str | None = None
+    """Another term of the same player: this one's gradient is scaled down to that one's L2 norm
+    where it is larger (KD-SVD clips the distillation gradient so)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of a run in which some of the terms are active."""
+
+    name: str
+    share: float = 1.0
+    """Of the run's steps, relative to the other stages' shares."""
+    terms: tuple[str, ...] | None = None
+    """Names of the active terms; all when None. A player without one rests."""
+    asks: bool = False
+    """Whether a further portion of the queries is chosen and asked before the stage begins. The
+    first portion is there from the beginning."""
+    restarts: bool = True
+    """Whether the learning rate's schedule begins anew; a stage that does not is a part of the
+    schedule of the one before it."""
+
+
+class Objective(nn.Module):
+    """A method bound to a student: its terms, and the modules that it trains beside the student.
+
+    `modules_of`: player → name → module. Players move in the order of that mapping, the student
+    last: one forward pass of the student serves them all, and the student meets opponents that
+    have already moved. `measures` give figures of the game that are no losses. `unlabelled`: a
+    term looks at views of unlabelled samples (`Batch.weak`).
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        modules_of: Mapping[str, Mapping[str, nn.Module]] | None = None,
+        *,
+        paths: Iterable[str] = (),
+        measures: Callable[[View, Batch], dict[str, Tensor]] | None = None,
+        stages: Sequence[Stage] = (Stage("training"),),
+        unlabelled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.terms = tuple(terms)
+        self.paths = tuple(dict.fromkeys(paths))
+        self.stages = tuple(stages)
+        self.unlabelled = unlabelled
+        owned = dict(modules_of or {})
+        self.players = (*(player for player in owned if player != STUDENT), STUDENT)
+        names = [term.name for term in terms]
+        strangers = {term.player for term in terms} - set(self.players)
+        if strangers:
+            raise ValueError(f"terms of players {sorted(strangers)} that train nothing")
+        unknown = {name for stage in stages for name in stage.terms or ()} - set(names)
+        if unknown or len(set(names)) != len(names) or not stages:
+            raise ValueError(f"terms {names}, and stages of {sorted(unknown)}")
+        self.owned = nn.ModuleDict(
+            {player: nn.ModuleDict(dict(modules)) for player, modules in owned.items()}
+        )
+        self._measures = measures
+
+    def observe(self, student: nn.Module, batch: Batch) -> View:
+        """The one forward pass that a step needs."""
+        with read_taps(student, self.paths) as read:
+            logits, features = read(batch.samples)
+        return View(
+            logits.float(),
+            {path: feature.float() for path, feature in features.items()},
+            len(batch.labelled),
+            len(batch.answered),
+        )
+
+    def losses(
+        self, player: str, view: View, batch: Batch, stage: Stage | None = None
+    ) -> dict[str, Tensor]:
+        """Term name → weighted loss of one player; their sum is what the player minimises.
+
+        In a stage only its terms; none is an empty dictionary, and the player rests.
+        """
+        active = None if stage is None else stage.terms
+        return {
+            term.name: term.weight * term.loss(view, batch)
+            for term in self.terms
+            if term.player == player and (active is None or term.name in active)
+        }
+
+    def backward(self, losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> None:
+        """Adds the gradient of what `losses` returned to `parameters`, bounded terms bounded."""
+        bounds = {
+            term.name: term.bounded_by
+            for term in self.terms
+            if term.name in losses and term.bounded_by in losses
+        }
+        free = [loss for name, loss in losses.items() if name not in bounds]
+        if bounds:
+            scaled = [
+                _bounded(losses[name], losses[str(by)], parameters) for name, by in bounds.items()
+            ]
+            for gradients in scaled:
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        old = parameter.grad
+                        parameter.grad = gradient if old is None else old + gradient
+        torch.stack(free).sum().backward()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
+        """Figures of the game, such as the discriminator's accuracy; scalars."""
+        return self._measures(view, batch) if self._measures else {}
+
+    def learnables(self, player: str) -> list[nn.Parameter]:
+        """What the objective trains for a player; the student's own network is not among it."""
+        return list(self.owned[player].parameters()) if player in self.owned else []
+
+    @contextmanager
+    def turn_of(self, player: str) -> Iterator[None]:
+        """Within, only this player's modules gather gradients."""
+        others = [
+            parameter
+            for other in self.owned
+            if other != player
+            for parameter in self.learnables(other)
+            if parameter.requires_grad
+        ]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+    def forward(self, student: nn.Module, batch: Batch, stage: Stage | None = None) -> Tensor:
+        """The student's whole loss on a batch."""
+        with self.turn_of(STUDENT):
+            terms = self.losses(STUDENT, self.observe(student, batch), batch, stage)
+        return torch.stack(list(terms.values())).sum()
+
+
+def _bounded(loss: Tensor, by: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+    """The gradient of `loss`, scaled to at most the L2 norm of that of `by`."""
+    own, other = (
+        torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        for value in (loss, by)
+    )
+    norms = [
+        torch.stack([g.norm() for g in gradients if g is not None]).norm()
+        for gradients in (own, other)
+    ]
+    scale = (norms[1] / norms[0].clamp(min=1e-12)).clamp(max=1.0)
+    return [None if gradient is None else gradient * scale for gradient in own]

@@ -1,0 +1,236 @@
+"""One student in training: its optimisers, its random state, its curves, and its checkpoint."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ktan.checkpoint import checkpoint_state, load_checkpoint, save_checkpoint
+from ktan.errors import UserError
+from ktan.history import History
+from ktan.methods.batch import Batch, View
+from ktan.methods.objective import STUDENT, Objective
+from ktan.optimisers import learning_rate, make_optimiser
+from ktan.precision import autocast
+from ktan.scalars import Scalars
+from ktan.schedule import Place
+from ktan.trainer_options import TrainerOptions
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One student to be trained, and where its files go."""
+
+    student: nn.Module
+    objective: Objective
+    folder: Path | None = None
+    """Gets checkpoint, history and TensorBoard's scalars; nothing is written when None."""
+    validate: Callable[[nn.Module], float] | None = None
+    """Gives an accuracy on validation samples, called at each checkpoint."""
+    note: str = ""
+    """Stands at the progress bar: the ε spent, say."""
+
+
+class Pupil:
+    """The state of one training: what a checkpoint holds.
+
+    Has a random state of its own, so that students trained together do not see one another.
+    """
+
+    def __init__(
+        self, lesson: Lesson, options: TrainerOptions, device: torch.device, *, resume: bool
+    ) -> None:
+        """Raises UserError when a checkpoint to resume from is missing or of another run."""
+        self.lesson, self.options, self.device = lesson, options, device
+        self.student = lesson.student.to(device).to(memory_format=torch.channels_last).train()
+        self.objective = lesson.objective.to(device).train()
+        self.history = History()
+        self.optimisers = {
+            player: make_optimiser(
+                self._parameters(player),
+                options.optimiser if player == STUDENT else "adversary",
+                options.weight_decay if player == STUDENT else 0.0,
+            )
+            for player in self.objective.players
+        }
+        self._view: View | None = None
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._images = 0
+        self._since = time.perf_counter()
+        self._random = _seeded(options.seed, device)
+        self.done = 0
+        if resume and self._path is not None:
+            self._load(self._path)
+        self._scalars = None if lesson.folder is None else Scalars(lesson.folder, self.done)
+
+    def step(self, place: Place, batch: Batch) -> None:
+        """One forward pass and a turn of each player; nothing waits for the device."""
+        with self.randomness():
+            with autocast(self.device, self.options.precision):
+                view = self.objective.observe(self.student, batch)
+            for player, optimiser in self.optimisers.items():
+                self._turn(player, optimiser, view, batch, place)
+        self._view = view
+        self._images += len(batch)
+
+    def row(self, done: int, batch: Batch) -> dict[str, float]:
+        """Means since the last row, and the last batch's measures; waits for the device.
+
+        Raises UserError for a loss that is not finite.
+        """
+        assert self._view is not None
+        values = {name: total / count for name, (total, count) in self._sums.items()}
+        labels = batch.all_labels
+        known = labels >= 0
+        hits = (self._view.known_logits.detach().argmax(dim=1) == labels) & known
+        values["training_accuracy"] = hits.sum() / known.sum().clamp(min=1)
+        values.update(self._measures(batch))
+        row = {name: float(value) for name, value in values.items()}
+        broken = [name for name, value in row.items() if value - value != 0]
+        if broken:
+            raise UserError(
+                f"{broken[0]!r} is no longer finite at step {done}; lower --learning-rate "
+                "or the term's weight"
+            )
+        self.history.add(done, row)
+        elapsed = time.perf_counter() - self._since
+        row["images_per_second"] = self._images / max(elapsed, 1e-9)
+        self._sums, self._images, self._since = {}, 0, time.perf_counter()
+        if self._scalars is not None:
+            self._scalars.write(done, row)
+        return row
+
+    def validate(self, done: int) -> None:
+        """Adds a point to the validation curve, where there is one."""
+        if self.lesson.validate is not None:
+            self.student.eval()
+            self.history.add(done, {"validation_accuracy": self.lesson.validate(self.student)})
+            self.student.train()
+
+    def save(self, done: int) -> None:
+        """Writes checkpoint and history, where there is a folder."""
+        self.done = done
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        history = self.history.to_json()
+        state = {"step": done, "options": asdict(self.options), "history": history}
+        with self.randomness():
+            save_checkpoint(self._path, self._modules, self.optimisers, state, self.device)
+        (self._path.parent / "history.json").write_text(json.dumps(history) + "\n")
+
+    def close(self) -> None:
+        """Closes its files; the student stays as it is."""
+        if self._scalars is not None:
+            self._scalars.close()
+
+    @contextmanager
+    def randomness(self) -> Iterator[None]:
+        """Within, torch's generators are this student's own; they go on where they were."""
+        kept = _states(self.device)
+        _restore(self._random, self.device)
+        try:
+            yield
+        finally:
+            self._random = _states(self.device)
+            _restore(kept, self.device)
+
+    def _turn(
+        self,
+        player: str,
+        optimiser: torch.optim.Optimizer,
+        view: View,
+        batch: Batch,
+        place: Place,
+    ) -> None:
+        options = self.options
+        peak = options.learning_rate if player == STUDENT else options.opponent_learning_rate
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(peak, place.schedule_step, place.schedule_steps)
+        with self.objective.turn_of(player):
+            losses = self.objective.losses(player, view, batch, place.stage)
+            if not losses:
+                return
+            optimiser.zero_grad(set_to_none=True)
+            self.objective.backward(losses, self._parameters(player))
+        optimiser.step()
+        for name, loss in losses.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + loss.detach(), count + 1)
+
+    def _parameters(self, player: str) -> list[nn.Parameter]:
+        own = list(self.student.parameters()) if player == STUDENT else []
+        return [*own, *self.objective.learnables(player)]
+
+    def _measures(self, batch: Batch) -> dict[str, Tensor]:
+        """Looking changes nothing: neither random state nor buffers, so that runs stay equal."""
+        assert self._view is not None
+        self.objective.eval()
+        kept = self._random
+        with self.randomness():
+            measured = self.objective.measures(self._view, batch)
+        self._random = kept
+        self.objective.train()
+        return measured
+
+    @property
+    def _path(self) -> Path | None:
+        return None if self.lesson.folder is None else self.lesson.folder / CHECKPOINT
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"student": self.student, "objective": self.objective}
+
+    def _load(self, path: Path) -> None:
+        _check_options(path, self.options)
+        with self.randomness():
+            state = load_checkpoint(path, self._modules, self.optimisers, self.device)
+        self.history = History.from_json(state["history"])
+        self.done = int(state["step"])
+
+
+def postfix(row: Mapping[str, float], note: str) -> str:
+    """Note, speed, then the terms, the student's first: what 80 columns cut off matters least."""
+    shown = [name for name in row if not name.endswith("accuracy") and name != "images_per_second"]
+    # Players are listed as they move, the student last.
+    terms = [f"{name} {row[name]:.2g}" for name in reversed(shown)]
+    return " ".join([*([note] if note else []), f"{row['images_per_second']:.0f} images/s", *terms])
+
+
+def _check_options(path: Path, options: TrainerOptions) -> None:
+    """A checkpoint goes on under the options it was made with, or the weights would differ."""
+    made: dict[str, Any] = checkpoint_state(path)["options"]
+    # Where and how often, not what: these may change.
+    free = {"device", "checkpoint_every"}
+    for name, value in asdict(options).items():
+        if name not in free and made.get(name) != value:
+            raise UserError(
+                f"{path} was made with --{name.replace('_', '-')} {made.get(name)}, now {value}; "
+                "resume with the same options, or train into another folder"
+            )
+
+
+def _seeded(seed: int, device: torch.device) -> list[Tensor]:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _states(device)
+
+
+def _states(device: torch.device) -> list[Tensor]:
+    """Of the CPU's generator and, on a GPU, of that device's."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _restore(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

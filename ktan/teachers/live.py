@@ -1,0 +1,135 @@
+"""A teacher in this process that answers every view of a sample as it is drawn.
+
+What distillation on one's own data does, and what no service could afford: each augmented view is
+asked anew, so that teacher and student see the same picture. Nothing is perturbed; who may see
+such answers may see the teacher.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ktan.data import Normalisation
+from ktan.errors import UserError
+from ktan.networks import NetworkSpec, build, stages_of
+from ktan.precision import Precision, autocast
+from ktan.taps import Tap, TapReader, read_taps, tap_shapes
+from ktan.teacher import AnswerTap
+from ktan.teachers.card import TeacherCard
+from ktan.teachers.folder import WEIGHTS_FILE, read_tensors
+
+Draw = Literal["mean", "one"]
+
+
+class LiveTeacher:
+    """One network, or several of one architecture, in evaluation mode and without gradients.
+
+    Of several, each step is answered by their mean (`draw` is `mean`), or by one that is drawn at
+    random for that step (`one`; MEAL).
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        spec: NetworkSpec,
+        normalise: Normalisation,
+        taps: Sequence[Tap],
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "auto",
+        draw: Draw = "mean",
+        seed: int = 0,
+    ) -> None:
+        """`taps`: what is answered; shapes are found by a dry run. Raises UserError for a path
+        that the networks do not have."""
+        if draw not in get_args(Draw):
+            raise UserError(f"draw is {draw!r}; it is one of {', '.join(get_args(Draw))}")
+        self.spec = spec
+        self.stages = stages_of(spec)
+        self._device = torch.device(device)
+        self._networks = [
+            network.to(self._device).to(memory_format=torch.channels_last).eval()
+            for network in networks
+        ]
+        for network in self._networks:
+            network.requires_grad_(False)
+        self._normalise = normalise
+        self._precision = precision
+        self._draw, self._seed = draw, seed
+        self._taps: dict[str, Tap] = {}
+        self._readers: list[TapReader] = []
+        self.read(taps)
+
+    @classmethod
+    def load(
+        cls, folder: Path, taps: Sequence[Tap] = (), *, device: torch.device, precision: Precision
+    ) -> "LiveTeacher":
+        """The k teachers of a teacher's folder, as they are: unbounded and not aligned."""
+        card = TeacherCard.read(folder)
+        weights = read_tensors(folder, WEIGHTS_FILE)
+        networks = []
+        for number in range(card.teachers):
+            network = build(card.network)
+            network.load_state_dict({name: value[number] for name, value in weights.items()})
+            networks.append(network)
+        return cls(
+            networks, card.network, card.normalisation, taps, device=device, precision=precision
+        )
+
+    def read(self, taps: Sequence[Tap]) -> None:
+        """Answers these taps from now on."""
+        paths = list(dict.fromkeys(path for tap in taps for path in tap.paths))
+        shapes = tap_shapes(self._networks[0], self.spec.input_shape, paths) if paths else {}
+        self._taps = {tap.name: tap.with_shape(self.spec.classes, shapes) for tap in taps}
+        for reader in self._readers:
+            reader.close()
+        self._readers = [read_taps(network, paths) for network in self._networks]
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The teachers, frozen."""
+        return list(self._networks)
+
+    @property
+    def taps(self) -> Mapping[str, AnswerTap]:
+        """Tap name → what one answer of it is; no noise."""
+        return {
+            name: AnswerTap(
+                name=name, kind=tap.kind, shape=tap.shape, temperature=tap.temperature or 1.0
+            )
+            for name, tap in self._taps.items()
+        }
+
+    def answer(self, samples: Tensor) -> dict[str, Tensor]:
+        """See `Teacher.answer`: the mean of all, on the CPU."""
+        found = self._mean(self._readers, samples)
+        return {name: value.cpu() for name, value in found.items()}
+
+    def answer_step(self, samples: Tensor, step: int) -> dict[str, Tensor]:
+        """Answers to augmented but not normalised samples [n, ...], on the device.
+
+        Depends on nothing but samples, seed and step, so that a resumed run gets the same.
+        """
+        readers = self._readers
+        if self._draw == "one" and len(readers) > 1:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+            readers = [readers[int(torch.randint(len(readers), (1,), generator=generator))]]
+        return self._mean(readers, samples)
+
+    @torch.no_grad()
+    def _mean(self, readers: Sequence[TapReader], samples: Tensor) -> dict[str, Tensor]:
+        normalised = self._normalise(samples.to(self._device))
+        if normalised.ndim == 4:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        sums: dict[str, Tensor] = {}
+        for reader in readers:
+            with autocast(self._device, self._precision):
+                logits, features = reader(normalised)
+            read = {path: feature.float() for path, feature in features.items()}
+            for name, tap in self._taps.items():
+                value = tap.read(logits.float(), read)
+                sums[name] = value if name not in sums else sums[name] + value
+        return {name: value / len(readers) for name, value in sums.items()}
