@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 from scipy.stats import beta
 
-from ktan.denoising import Denoising, denoise, posterior_mean, project_to_simplex
+from ktan.denoising import Denoising, Shrinkage, denoise, posterior_mean, project_to_simplex
 from ktan.denoising.posterior import CONCENTRATIONS
 from ktan.errors import UserError
 
@@ -157,6 +157,22 @@ def test_posterior_mean_is_finite_for_answers_far_from_the_simplex(classes: int)
             assert found.dtype == torch.float32
             torch.testing.assert_close(found.sum(dim=1), torch.ones(4))
     assert posterior_mean(torch.empty(0, classes), 0.1).shape == (0, classes)
+
+
+@pytest.mark.parametrize("how", get_args(Denoising))
+def test_shrinkage_in_training_does_not_depend_on_the_batch_an_answer_comes_in(
+    how: Denoising,
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    answers = torch.softmax(2 * torch.randn(12, 5, generator=generator), dim=1)
+    answers = answers + 0.15 * torch.randn(12, 5, generator=generator)
+    first, other = Shrinkage(how, 0.15), Shrinkage(how, 0.15)
+    found = first(answers)
+    torch.testing.assert_close(found, denoise(answers, how, 0.15))
+    again = torch.cat([other(answers[part]) for part in (slice(7, 12), slice(0, 7))]).roll(7, 0)
+    assert torch.equal(again, found)
+    assert torch.equal(first(answers[[3, 3, 5]]), found[[3, 3, 5]])
+    assert first(answers[:0]).shape == (0, 5)
 
 
 def test_an_unknown_shrinkage_is_refused() -> None:
