@@ -65,6 +65,7 @@ class Trainee:
     ) -> None:
         self.name, self.peer, self.student = name, peer, student
         self.recipe, self.folder = recipe, folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.plan = StagePlan(peer.stages, steps)
         groups = [
             {"params": list(student.parameters())},
@@ -80,7 +81,13 @@ class Trainee:
         self._reader = read_taps(student, peer.student_paths)
 
     def step(self, step: int, batch: Batch, teacher: Seen) -> None:
-        """One step; nothing waits for the device."""
+        """One step; nothing waits for the device. Ends it where a peer's algebra breaks down."""
+        try:
+            self._step(step, batch, teacher)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            self.diverged = step
+
+    def _step(self, step: int, batch: Batch, teacher: Seen) -> None:
         begun = time.perf_counter()
         device = teacher.logits.device
         with autocast(device, self.recipe.precision):
@@ -111,7 +118,6 @@ class Trainee:
             "diverged": self.diverged,
             "recipe": asdict(self.recipe),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(
             self.folder / CHECKPOINT, self._modules, {"sgd": self.optimiser}, state, self._device
         )
@@ -213,7 +219,8 @@ def run(
         )
         trainee.resume()
         trainees.append(trainee)
-    for step in range(min(trainee.done for trainee in trainees), steps):
+    left_off = [trainee.done for trainee in trainees if trainee.diverged is None]
+    for step in range(min(left_off, default=steps), steps):
         active = [t for t in trainees if t.done <= step and t.diverged is None]
         if not active:
             break
