@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ktan.selection.rounds import check_count, not_asked
 
-_POOL = 2048
-"""Samples kept up to date: 1 MB at 128 features, which stays in a core's cache."""
+_POOL, _LEAST, _TO_FOUND = 2048, 64, 16
+"""Samples kept up to date: so many (16 MB of distances between them), but not more than sixteen
+times what the pool before gave, or sixty-four, where pools give little."""
 _CENTRES, _TILE = 512, 1 << 23
 """Centres, and distances, of one matrix product: 32 MB beside the features. Smaller ones spend more
 time waiting for each other's threads where other work runs on the machine."""
@@ -80,8 +81,10 @@ def _traverse(
         chosen[:1] = torch.randint(len(points), (1,), generator=generator)
         asked, number = chosen[:1], 1
     _bring_up_to_date(nearest, points, squared, asked)
+    size = pool
     while number < count:
-        found = _from_pool(nearest, points, squared, min(pool, len(points)), count - number)
+        found = _from_pool(nearest, points, squared, size, count - number)
+        size = min(pool, max(_LEAST, _TO_FOUND * len(found)))
         chosen[number : number + len(found)] = found
         number += len(found)
         if number < count:
@@ -98,6 +101,8 @@ def _from_pool(nearest: Tensor, points: Tensor, squared: Tensor, pool: int, coun
     outside = float(farthest[-1]) if len(rows) > pool else _CHOSEN
     rows, distances = rows[:pool], farthest[:pool].clone()
     members, norms = points[rows], squared[rows]
+    # All at once: a product a centre would be too small for threads to share.
+    between = torch.addmm(norms, members, members.T, alpha=-2).add_(norms[:, None]).clamp_(min=0)
     found: list[int] = []
     while len(found) < count:
         value, place = distances.max(dim=0)
@@ -105,8 +110,7 @@ def _from_pool(nearest: Tensor, points: Tensor, squared: Tensor, pool: int, coun
             break
         at = int(place)
         found.append(at)
-        to_it = (norms + norms[at]).sub_(members @ members[at], alpha=2).clamp_(min=0)
-        torch.minimum(distances, to_it, out=distances)
+        torch.minimum(distances, between[at], out=distances)
         distances[at] = _CHOSEN
     return rows[found]
 
