@@ -63,8 +63,8 @@ def choose(
     """Chooses `options.queries` of the unlabelled public samples.
 
     `network`: the student as it begins, left as it is; `path`: its module whose features the
-    k-centre selections look at, after `options.select_steps` steps on the public labels. Raises UserError for more
-    queries than samples.
+    k-centre selections look at, after `options.select_steps` steps on the public labels. Raises
+    UserError for more queries than samples.
     """
     if options.queries < 1:
         raise UserError(f"--queries is {options.queries}; it must be at least 1")
