@@ -4,7 +4,8 @@
         --path-ids --labelled 50000 --unlabelled 1 --test 8000 --epochs 4 --seeds 0,1,2
 
 FOLDER is an exported student (`student-client train`) that teaches here. Stopped, the same command
-goes on where it was, after the last whole epoch; figures are written after each seed.
+goes on where it was, after the last whole epoch; figures are written after each seed, of all
+methods and seeds that are finished in --out under the same recipe.
 """
 
 import argparse
@@ -14,14 +15,14 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.peers.implementations import PEERS
-from benchmarks.peers.lockstep import Recipe, run
+from benchmarks.peers.lockstep import RESULT, Recipe, run
 from benchmarks.peers.public_code import PublicCode
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
@@ -33,6 +34,8 @@ from student_client.student_card import read_student
 
 RESULTS = Path(__file__).parent.parent / "results" / "peers.json"
 BASELINE = "alone"
+INITIALISATION = 40 / 140
+"""Of KD_methods_with_TF: 40 epochs before 100."""
 
 
 def main() -> None:
@@ -58,16 +61,13 @@ def main() -> None:
         network=options.network, epochs=options.epochs, batch=options.batch,
         learning_rate=options.learning_rate, weight_decay=options.weight_decay,
         augment=options.augment, precision=options.precision,
-        initialisation=options.initialisation, seed=0, steps=options.steps,
+        initialisation=INITIALISATION, seed=0, steps=options.steps,
     )  # fmt: skip
-    results: list[dict[str, Any]] = []
     for seed in options.seeds:
-        # A seed's students have the same teacher whichever of them are still to be trained.
         for result in run(
             options.methods, replace(recipe, seed=seed), public, teacher, spec, normalises, code,
-            options.out, device,
+            options.out, device, options.initialisation,
         ):  # fmt: skip
-            results.append(result)
             shown = "diverged" if result["accuracy"] is None else f"{100 * result['accuracy']:.2f}"
             print(f"seed {seed} {result['method']:>18} {shown}", flush=True)
         content = {
@@ -78,10 +78,22 @@ def main() -> None:
             "teacher": {"network": spec.to_json(), "test_accuracy": right},
             "student": recipe.network,
             "test_samples": len(public.test),
-            "rows": _rows(results),
+            "rows": _rows(_finished(options.out, recipe)),
         }
         options.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"figures: {options.results}")
+
+
+def _finished(out: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """Results of this recipe, of all methods and seeds: a table may grow in pieces."""
+    found = []
+    for path in out.glob(f"*/{RESULT}"):
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        own = {"seed": recipe.seed, "initialisation": recipe.initialisation}
+        if {**result["recipe"], **own} == asdict(recipe):
+            found.append(result)
+    order = list(PEERS)
+    return sorted(found, key=lambda r: (order.index(r["method"]), r["recipe"]["seed"]))
 
 
 def _rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -129,8 +141,10 @@ def _command(options: argparse.Namespace) -> str:
     hidden = {"teacher": "FOLDER", "repositories": "DIR", "data_root": "DATA"}
     kept = []
     for name, value in vars(options).items():
-        if name in ("out", "results", "device") or value is None or value is False:
+        if name in ("out", "results", "device") or value in (None, False, {}):
             continue
+        if isinstance(value, dict):
+            value = [f"{key}={share:g}" for key, share in value.items()]
         if isinstance(value, list):
             value = ",".join(map(str, value))
         if name == "dataset":
@@ -147,6 +161,11 @@ def _names(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r}; there are {', '.join(PEERS)}")
     return names
+
+
+def _shares(text: str) -> dict[str, float]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    return {name: float(share) for name, _, share in pairs}
 
 
 def _numbers(text: str) -> list[int]:
@@ -166,9 +185,11 @@ def _parse() -> argparse.Namespace:
     add("--steps", type=int, help="instead of epochs, for a trial")
     add(
         "--initialisation",
-        type=float,
-        default=40 / 140,
-        help="share of the steps that the first stage of ab, fsp and fitnet-two-stage takes",
+        type=_shares,
+        default={},
+        metavar="METHOD=SHARE,…",
+        help="of the steps that the first stage of ab, fsp or fitnet-two-stage takes; "
+        f"{INITIALISATION:.3f} when not given",
     )
     add("--network", default="resnet8", help="the student's")
     add("--batch", type=int, default=128)

@@ -7,8 +7,8 @@ same seed, so that a peer's student and ours are pairs.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +51,7 @@ class Recipe:
     augment: AugmentName
     precision: Precision
     initialisation: float
-    """Share of the steps that a first stage takes, where a peer has one."""
+    """Share of the steps that a peer's first stage takes, where it has one."""
     seed: int
     steps: int | None = None
     """Instead of epochs: for a trial."""
@@ -172,16 +172,22 @@ def run(
     code: PublicCode,
     out: Path,
     device: torch.device,
+    shares: Mapping[str, float] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Trains these peers' students of one seed together; yields each one's result.
 
-    Finished ones are read back. Checkpoints are written after each epoch.
+    Finished ones are read back. Checkpoints are written after each epoch. `shares`: method →
+    its own `initialisation`.
     """
+    recipes = {
+        name: replace(recipe, initialisation=(shares or {}).get(name, recipe.initialisation))
+        for name in names
+    }
     left = []
     for name in names:
         path = out / f"{name}-{recipe.seed}" / RESULT
         if path.exists():
-            yield _read_result(path, recipe)
+            yield _read_result(path, recipes[name])
         else:
             left.append(name)
     if not left:
@@ -189,7 +195,7 @@ def run(
     spec = NetworkSpec(recipe.network, public.input_shape, len(public.classes))
     pair = Pair.of(spec, teacher_spec)
     peers: dict[str, Peer] = {
-        name: _seeded(partial(PEERS[name], pair, code, recipe.initialisation), recipe)
+        name: _seeded(partial(PEERS[name], pair, code, recipes[name].initialisation), recipe)
         for name in left
     }
     paths = list(dict.fromkeys(path for peer in peers.values() for path in peer.teacher_paths))
@@ -213,7 +219,7 @@ def run(
             name,
             peer.to(device).train(),
             student.to(device).to(memory_format=torch.channels_last).train(),
-            recipe,
+            recipes[name],
             steps,
             out / f"{name}-{recipe.seed}",
         )
