@@ -14,6 +14,7 @@ from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
 from privacy.errors import PrivacyError, plainly
+from student_client.commands_compare import compare_methods
 from student_client.connection import Connection
 from student_client.describe import budget_json, budget_text, describe_text, labelled
 from student_client.description import to_json
@@ -37,6 +38,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.meta.suppress_keyboard_interrupt = False
+app.command(compare_methods, name="compare")
 
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]

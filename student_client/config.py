@@ -32,25 +32,34 @@ Settings = Mapping[str, Any]
 out."""
 
 
-def write_config(folder: Path, settings: Settings) -> None:
-    """Writes the options of `train`; raises TypeError for a value that TOML has no form for."""
+def write_config(folder: Path, settings: Settings, command: str = "train") -> None:
+    """Writes the options of a command; raises TypeError for a value that TOML has no form for."""
     given = {name: value for name, value in settings.items() if value is not None}
-    lines = ["# The options of this run; `student-client train --config` takes them.", "[train]"]
+    lines = [f"# The options of this run; `student-client {command} --config` takes them."]
+    lines += [f"[{command}]"]
     lines += [f"{name} = {_toml(value)}" for name, value in given.items()]
     write_durably(folder / CONFIG, ("\n".join(lines) + "\n").encode())
 
 
-def check_config(folder: Path, settings: Settings) -> None:
-    """Raises UserError when the run in `folder` was begun with other options."""
+def check_config(
+    folder: Path, settings: Settings, command: str = "train", free: frozenset[str] = frozenset()
+) -> None:
+    """Raises UserError when the run in `folder` was begun with other options.
+
+    `free`: further options that may be others now. Raises it for another command's folder, too.
+    """
     path = folder / CONFIG
-    recorded = tomllib.loads(path.read_text(encoding="utf-8"))["train"]
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    if command not in tables:
+        raise UserError(f"{folder} is not of `student-client {command}`; name another folder")
+    recorded = tables[command]
     for name in sorted(recorded.keys() | settings.keys()):
         before, now = recorded.get(name), _plain(settings.get(name))
-        if name not in _FREE and before != now:
+        if name not in _FREE | free and before != now:
             raise UserError(
                 f"{folder} was begun with --{name} {_shown(before)}, now it is {_shown(now)}; "
-                f"resume with `student-client train --config {path} --resume`, "
-                "or train into another folder"
+                f"resume with `student-client {command} --config {path} --resume`, "
+                "or name another folder"
             )
 
 

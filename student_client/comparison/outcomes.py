@@ -45,8 +45,6 @@ class Outcome:
     test_samples: int
     parameters: int
     steps: int
-    seconds: float
-    """Wall-clock time, shared with whatever else trained then."""
     privacy: Provenance
 
     @classmethod
@@ -58,7 +56,6 @@ class Outcome:
             test_samples=int(content["test_samples"]),
             parameters=int(content["parameters"]),
             steps=int(content["steps"]),
-            seconds=float(content["seconds"]),
             privacy=Provenance.from_json(content["privacy"]),
         )
 

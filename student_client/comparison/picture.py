@@ -75,8 +75,9 @@ def draw_table(rows: Sequence[Row], facts: Facts) -> Figure:
 
 
 def _bar(axes: Axes, place: int, spread: Spread, values: Mapping[int, float], colour: str) -> None:
+    # Above the bar, which would hide them.
     axes.plot(
-        [100 * value for value in values.values()], [place] * len(values), "o", ms=3, mew=0,
+        [100 * value for value in values.values()], [place - 0.22] * len(values), "o", ms=3, mew=0,
         color=colour, alpha=0.45,
     )  # fmt: skip
     axes.errorbar(

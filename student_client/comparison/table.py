@@ -74,8 +74,6 @@ class Row:
     and the same batches. Empty for the student alone itself."""
     parameters: int
     steps: int
-    seconds: float
-    """Mean wall-clock time of one student."""
     privacy: Provenance
     """Of all its students together: the largest ε spent."""
 
@@ -123,7 +121,6 @@ def _row(
         },
         parameters=group[0].parameters,
         steps=group[0].steps,
-        seconds=statistics.fmean(one.seconds for one in group),
         # ε only grows, and is of all rows together: the last receipt says most.
         privacy=max((one.privacy for one in group), key=lambda origin: origin.epsilon_spent or 0.0),
     )
@@ -148,7 +145,6 @@ def row_json(row: Row, facts: Facts) -> dict[str, Any]:
         "multiply_adds_saving": None if teacher is None else teacher.size.saving(facts.student),
         "speed_up": None if teacher is None or teacher.speed is None else teacher.speed.ratio,
         "steps": row.steps,
-        "seconds": round(row.seconds, 1),
         "privacy": row.privacy.label,
         "epsilon_spent": row.privacy.epsilon_spent,
         "epsilon": None if promise is None else promise.epsilon,

@@ -1,0 +1,128 @@
+"""`student-client compare`: methods side by side."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from ktan.data import DataSource, SplitRecipe
+from ktan.trainer import TrainerOptions
+from student_client.comparison.files import CSV, JSON, MARKDOWN, PICTURE
+from student_client.comparison.options import Comparison, parse_methods, parse_seeds
+from student_client.comparison.running import compare
+from student_client.connection import Connection
+from student_client.options import QueryOptions, StudentOptions
+from student_client.screen import Screen
+
+
+@dataclass(frozen=True)
+class ComparedStudent(StudentOptions):
+    """The student's network; its method is the comparison's to vary."""
+
+    method: Annotated[str | None, Parameter(parse=False)] = None
+
+
+@dataclass(frozen=True)
+class ComparedTraining(TrainerOptions):
+    """How all students are trained; the seed is the comparison's to vary."""
+
+    seed: Annotated[int, Parameter(parse=False)] = 0
+
+
+def _split_name(name: str) -> str:
+    """As in `train`, where `--seed` is the run's."""
+    return "split-seed" if name == "seed" else cyclopts.default_name_transform(name)
+
+
+Flag = Annotated[bool, Parameter(negative="")]
+Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
+Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
+Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
+Student = Annotated[ComparedStudent, Parameter(name="*", negative="", group="Student")]
+Queries = Annotated[QueryOptions, Parameter(name="*", negative="", group="Queries")]
+Training = Annotated[ComparedTraining, Parameter(name="*", negative="", group="Training")]
+_DATA = DataSource()
+_RECIPE = SplitRecipe()
+_WIRE = Connection()
+_STUDENT = ComparedStudent()
+_QUERIES = QueryOptions()
+_TRAINER = ComparedTraining()
+
+
+def compare_methods(
+    *,
+    methods: str,
+    out: Path,
+    seeds: str = "0,1,2",
+    local: Path | None = None,
+    remote: str | None = None,
+    data: Data = _DATA,
+    recipe: Recipe = _RECIPE,
+    student: Student = _STUDENT,
+    queries: Queries = _QUERIES,
+    trainer: Training = _TRAINER,
+    connection: Wire = _WIRE,
+    together: int | None = None,
+    skip_impossible: Flag = False,
+    yes: Flag = False,
+    resume: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Train a table of students: each method under each teacher, with several seeds, beside the
+    student alone.
+
+    Students of one seed begin with the same weights and see the same batches. Answers of a private
+    service are asked once and shared by all of them. After ctrl-C or a crash the same command with
+    --resume goes on; it may then name further methods and seeds.
+
+    Parameters
+    ----------
+    methods
+        Names with commas between; combinations by +, such as ktan,fitnet,ktan+byot. The student
+        alone is always there.
+    out
+        Folder that gets everything: options, answers, students, and the table as Markdown, CSV,
+        JSON and a picture.
+    seeds
+        Numbers with commas between.
+    local
+        Folder of a teacher on this machine: an exported student, a finished run, or a teacher's
+        folder. It answers without noise: unprotected, for comparison.
+    remote
+        HOST:PORT of a private service.
+    together
+        Students that are trained at once, at most; all of a seed when not given.
+    skip_impossible
+        Leave out what a teacher does not answer enough for, instead of refusing.
+    yes
+        Agree beforehand to what the queries cost.
+    resume
+        Go on with the comparison in OUT.
+    json
+        Print the table as one JSON object; everything else goes to standard error.
+    """
+    screen = Screen(json=json)
+    comparison = Comparison(
+        methods=parse_methods(methods),
+        seeds=parse_seeds(seeds),
+        local=local,
+        remote=remote,
+        out=out,
+        data=data,
+        recipe=recipe,
+        student=student,
+        queries=queries,
+        trainer=trainer,
+        connection=connection,
+        together=together,
+        skip_impossible=skip_impossible,
+    )
+    content = compare(comparison, screen, resume=resume, agreed=yes)
+    screen.fact("Written", ", ".join(str(out / name) for name in (MARKDOWN, CSV, JSON, PICTURE)))
+    if json:
+        print(jsonlib.dumps(content, indent=2, ensure_ascii=False))

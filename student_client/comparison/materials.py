@@ -1,0 +1,97 @@
+"""What students learn from: public samples with labels, and answers of a local or remote teacher.
+
+With a private service all students see the same batches of labelled and of answered samples, the
+student alone included: what differs is the loss. Without one a local teacher, or nobody, stands
+beside every labelled sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from ktan.methods import Method
+from ktan.teacher import AnswerTap
+from ktan.training_data import TrainingData
+from student_client.comparison.lessons import Material
+from student_client.comparison.local_teacher import LocalTeacher
+from student_client.public_data import PublicData
+from student_client.queries import Chosen
+from student_client.sources import Answers
+
+_AT_HAND = 512
+"""Answers of a local teacher from which the scales of hints are measured."""
+
+
+def samples_of(public: PublicData, chosen: Chosen | None) -> TrainingData:
+    """The batches of every student, without any answer.
+
+    `chosen`: what a private service is asked about; None without one.
+    """
+    if chosen is None:
+        return TrainingData(
+            labelled=public.labelled[:0],
+            labels=public.labels[:0],
+            answered=public.labelled,
+            answered_labels=public.labels,
+        )
+    return TrainingData(
+        labelled=public.labelled,
+        labels=public.labels,
+        answered=public.unlabelled[chosen.rows],
+    )
+
+
+def alone_material(public: PublicData, chosen: Chosen | None) -> Material:
+    """For students that ask nobody."""
+    return Material(samples_of(public, chosen))
+
+
+def local_material(
+    public: PublicData,
+    chosen: Chosen | None,
+    teacher: LocalTeacher,
+    methods: Iterable[Method],
+) -> Material:
+    """A local teacher beside every student: each augmented view is answered as it is drawn.
+
+    The teacher answers what any of the methods looks at, and no more. Students that ask nobody
+    may sit in, too.
+    """
+    stages = teacher.live.stages
+    wanted = {tap.name: tap for method in methods for tap in method.teacher_taps(stages)}
+    teacher.live.read(list(wanted.values()))
+    data = samples_of(public, chosen)
+    assert data.answered is not None
+    return Material(
+        data=replace(data, teacher=teacher.live),
+        taps=teacher.live.taps,
+        teacher_stages=stages,
+        at_hand=teacher.live.answer(data.answered[:_AT_HAND]),
+        answers=Answers({}, teacher.provenance(len(data.answered)), charged=0),
+    )
+
+
+def offered(public: PublicData, taps: Mapping[str, AnswerTap]) -> Material:
+    """What a service says that it answers, before it was asked anything."""
+    return Material(samples_of(public, None), taps)
+
+
+def remote_material(
+    public: PublicData, chosen: Chosen, offer: Material, answers: Answers
+) -> Material:
+    """What the service has answered."""
+    return replace(
+        offer,
+        data=replace(samples_of(public, chosen), answers=dict(answers.values)),
+        at_hand=answers.values,
+        answers=answers,
+        chosen=chosen,
+    )
+
+
+def with_unlabelled(material: Material, samples: Tensor) -> Material:
+    """The same with unlabelled samples beside it, for methods that look at views of them."""
+    return replace(material, data=replace(material.data, unlabelled=samples))

@@ -1,0 +1,313 @@
+"""The compare command as its user meets it: what it trains, spends, refuses and goes on from."""
+
+import io
+import json
+import os
+import signal
+import sys
+import tomllib
+
+import pytest
+import safetensors.numpy
+import torch
+
+from ktan import pupil
+from ktan.networks import measure
+from student_client import cli, results
+from student_client.comparison import files
+
+QUERIES = 24
+PRICE = 1000
+SPLIT = {"--size": 200, "--private": 60, "--labelled": 40, "--unlabelled": 60, "--test": 40}
+STUDENT = {"--network": "cnn-small", "--network-set": "width=8"}
+BATCHES = {"--labelled-batch": 10, "--answered-batch": 10}
+USUAL = {"--dataset": "fake", **SPLIT, **STUDENT, **BATCHES, "--steps": 4}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch):
+    """Pictures and timings as small as they can be: other tests look at them."""
+    monkeypatch.setattr(results, "plot_curves", lambda history, path, title: path.touch())
+    monkeypatch.setattr(files, "draw", lambda rows, facts, path: path.touch())
+    monkeypatch.setattr(measure, "_SHORTEST", 1e-4)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs `student-client` in this process; gives exit code, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["student-client", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def compare(command, tmp_path):
+    """`student-client compare` of a tiny student."""
+
+    def run(methods, *options, out="table"):
+        usual = {**USUAL, "--seeds": "0,1", "--out": tmp_path / out}
+        fixed = [part for pair in usual.items() if pair[0] not in options for part in pair]
+        return command("compare", "--methods", methods, *fixed, *options)
+
+    return run
+
+
+@pytest.fixture
+def teacher(command, tmp_path):
+    """The folder of a larger student that was trained alone."""
+    folder = tmp_path / "teacher"
+    usual = {**USUAL, "--network-set": "width=32", "--out": folder}
+    assert command("train", "none", *(part for pair in usual.items() for part in pair))[0] == 0
+    return folder
+
+
+@pytest.fixture
+def remote(stage):
+    """Options that name the service on `stage`."""
+    return (
+        "--remote",
+        stage.address,
+        "--plaintext",
+        "--patience",
+        2,
+        "--queries",
+        QUERIES,
+        "--yes",
+    )
+
+
+def table(folder):
+    return json.loads((folder / "comparison.json").read_text())
+
+
+def weights(folder):
+    """Run → weights of its student."""
+    return {
+        path.parent.parent.name: safetensors.numpy.load_file(path)
+        for path in sorted(folder.glob("runs/*/student/weights.safetensors"))
+    }
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        (one[run][name] == other[run][name]).all() for run in one for name in one[run]
+    )
+
+
+def test_a_table_of_students_of_a_local_teacher(compare, teacher, tmp_path):
+    code, out, err = compare("soft-logits,fitnet", "--local", teacher)
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 100 for line in out.splitlines())
+    found = table(tmp_path / "table")
+    rows = {row["method"]: row for row in found["rows"]}
+    assert {name: row["teacher"] for name, row in rows.items()} == {
+        "local": "none", "soft-logits": "local", "fitnet": "local",
+    }  # fmt: skip
+    assert rows["fitnet"]["privacy"] == "unprotected, for comparison"
+    assert rows["local"]["privacy"] == "local loss only, no teacher"
+    # The table's figures are those of the students themselves.
+    for name, row in rows.items():
+        for seed in ("0", "1"):
+            run = tmp_path / "table/runs" / f"{name}-{row['teacher']}-{seed}"
+            assert (
+                json.loads((run / "result.json").read_text())["accuracy"]
+                == (row["accuracies"][seed])
+            )
+            if name != "local":
+                assert row["differences"][seed] == pytest.approx(
+                    row["accuracies"][seed] - rows["local"]["accuracies"][seed]
+                )
+    # cnn-small with one hidden layer of 32 or of 8: features 512 -> width -> 10.
+    head = {width: 512 * width + width + 10 * width + 10 for width in (8, 32)}
+    body = rows["local"]["parameters"] - head[8]
+    assert found["teacher"]["size"]["parameters"] == body + head[32]
+    assert rows["fitnet"]["compression"] == pytest.approx((body + head[32]) / (body + head[8]))
+    assert found["teacher"]["speed"]["ratio"] > 0
+    assert {path.name for path in (tmp_path / "table").glob("comparison.*")} == {
+        "comparison.md", "comparison.csv", "comparison.json", "comparison.png",
+    }  # fmt: skip
+    # The three begin with the same weights and differ in what they are taught.
+    trained = weights(tmp_path / "table")
+    assert len(trained) == 6
+    assert not same({"": trained["fitnet-local-0"]}, {"": trained["soft-logits-local-0"]})
+
+
+def test_students_are_the_same_together_and_one_by_one(compare, teacher, tmp_path):
+    assert compare("soft-logits,fitnet", "--local", teacher, "--seeds", "3")[0] == 0
+    assert compare(
+        "fitnet,soft-logits", "--local", teacher, "--seeds", "3", "--together", 1, out="singly"
+    )[0] == 0  # fmt: skip
+    assert same(weights(tmp_path / "table"), weights(tmp_path / "singly"))
+
+
+def test_ctrl_c_leaves_what_goes_on_exactly(compare, teacher, tmp_path, monkeypatch):
+    options = ("soft-logits", "--local", teacher, "--steps", 20, "--checkpoint-every", 5)
+    save, saved = pupil.save_checkpoint, []
+
+    def interrupted(*arguments):
+        save(*arguments)
+        saved.append(arguments[0])
+        # In the second seed, so that the first one's students are finished.
+        if "-1" in arguments[0].parent.name:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pupil, "save_checkpoint", interrupted)
+        code, out, _ = compare(*options)
+    assert code == 130
+    folder = tmp_path / "table"
+    assert f"student-client compare --config {folder / 'config.toml'} --resume" in " ".join(
+        out.split()
+    )
+    assert sorted(path.parent.name for path in folder.glob("runs/*/result.json")) == [
+        "local-none-0", "soft-logits-local-0",
+    ]  # fmt: skip
+    # What is finished has its table already.
+    assert {row["seeds"] for row in table(folder)["rows"]} == {1}
+    code, _, err = compare(*options)
+    assert code == 2
+    assert "already holds a comparison; go on with it by --resume" in err
+    code, out, _ = compare(*options, "--resume")
+    assert code == 0
+    assert "2 of 4 students before" in out
+    assert compare(*options, out="whole")[0] == 0
+    assert same(weights(folder), weights(tmp_path / "whole"))
+    pair = [table(tmp_path / name)["rows"] for name in ("table", "whole")]
+    for one, other in zip(*pair, strict=True):
+        assert one["accuracies"] == other["accuracies"]
+
+
+def test_answers_of_a_service_are_paid_once_for_all(compare, stage, remote, tmp_path):
+    code, out, err = compare("soft-logits,ktan", *remote)
+    assert (code, err) == (0, "")
+    assert stage.service.spent == QUERIES * PRICE
+    found = table(tmp_path / "table")
+    rows = {row["method"]: row for row in found["rows"]}
+    for name in ("soft-logits", "ktan"):
+        assert rows[name]["teacher"] == "remote"
+        assert rows[name]["epsilon_spent"] == pytest.approx(4 * QUERIES * PRICE / 10_000_000)
+        assert "of 4 at δ = 1e-5, replace-one, ensemble" in rows[name]["privacy"]
+        # What the service's teacher is, nobody knows.
+        assert (rows[name]["compression"], rows[name]["speed_up"]) == (None, None)
+    assert "for all rows together" in " ".join(out.split())
+    # All seeds ask the same, and the student alone asks nothing.
+    results = [
+        json.loads((tmp_path / f"table/runs/{name}/result.json").read_text())
+        for name in ("ktan-remote-0", "ktan-remote-1", "soft-logits-remote-0", "local-none-0")
+    ]
+    assert len({result["answers"]["selection_sha256"] for result in results[:3]}) == 1
+    assert results[3]["answers"] is None
+    # Grown by a method and a seed: the same answers serve again, from their store.
+    calls = len(stage.service.calls)
+    stage.stop()
+    code, out, _ = compare("soft-logits,ktan,fitnet", *remote, "--seeds", "0,1,2", "--resume")
+    stage.start()
+    assert code == 0
+    assert "6 of 12 students before" in out
+    assert len(stage.service.calls) == calls
+    assert {
+        row["method"]: row["seeds"] for row in table(tmp_path / "table")["rows"]
+    } == dict.fromkeys(("local", "soft-logits", "ktan", "fitnet"), 3)
+
+
+def test_a_comparison_is_resumed_under_its_own_options_only(compare, command, teacher, tmp_path):
+    options = ("soft-logits", "--local", teacher, "--seeds", "0")
+    assert compare(*options, "--method-set", "soft-logits.kd-weight=0.5")[0] == 0
+    code, _, err = compare(*options, "--resume")
+    assert code == 2
+    assert "was begun with --method-set" in err
+    config = tmp_path / "table/config.toml"
+    recorded = tomllib.loads(config.read_text())["compare"]
+    assert (recorded["methods"], recorded["seeds"]) == ("soft-logits", "0")
+    assert "seed" not in recorded
+    result = json.loads((tmp_path / "table/runs/soft-logits-local-0/result.json").read_text())
+    assert result["method_options"]["kd_weight"] == 0.5
+    code, out, err = command("compare", "--config", config, "--resume")
+    assert (code, err) == (0, "")
+    assert "2 of 2 students before" in out
+    # A comparison is no run.
+    code, _, err = command("train", "none", "--out", tmp_path / "table", "--resume")
+    assert code == 2
+    assert "is not of `student-client train`" in err
+
+
+def test_both_teachers_stand_in_one_table(compare, stage, remote, teacher, tmp_path):
+    code, _, err = compare("soft-logits", *remote, "--local", teacher, "--seeds", "0")
+    assert (code, err) == (0, "")
+    rows = table(tmp_path / "table")["rows"]
+    assert {(row["method"], row["teacher"]) for row in rows} == {
+        ("local", "none"), ("soft-logits", "local"), ("soft-logits", "remote"),
+    }  # fmt: skip
+    private = next(row for row in rows if row["teacher"] == "remote")
+    assert private["compression"] is None
+
+
+def test_what_cannot_be_taught_is_refused_before_anything_is_spent(
+    compare, stage, remote, tmp_path
+):
+    stage.service.hints = False
+    code, _, err = compare("soft-logits,ktan,fitnet", *remote)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "ktan (remote): it needs a hint" in err
+    assert "fitnet (remote): it needs a hint" in err
+    assert "soft-logits (remote)" not in err
+    assert "--skip-impossible" in err
+    assert (stage.service.spent, stage.service.calls) == (0, [])
+    assert not list(tmp_path.glob("table/runs/*"))
+
+
+def test_what_cannot_be_taught_may_be_left_out(compare, command, tmp_path):
+    # A table has no maps, so that a teacher of tables has no stage to show.
+    usual = {"--dataset": "fake", **SPLIT, "--network": "mlp-small", "--steps": 2}
+    pairs = [part for pair in usual.items() for part in pair]
+    assert command("train", "none", *pairs, "--out", tmp_path / "flat")[0] == 0
+    code, out, err = compare(
+        "soft-logits,at", "--local", tmp_path / "flat", "--seeds", "0", "--skip-impossible"
+    )
+    assert (code, err) == (0, "")
+    assert "Left out  at (local): it needs attention" in out
+    assert [
+        row["method"] for row in table(tmp_path / "table")["rows"] if row["teacher"] == "local"
+    ] == ["soft-logits"]
+
+
+def test_mistakes_are_one_line(compare, teacher, tmp_path):
+    for options, message in [
+        (("fitnet", "--local", teacher, "--resume"), "holds no comparison to resume"),
+        (("local",), "at least one method"),
+        (("fitnet",), "the method fitnet needs a teacher; name one with --local"),
+        (("ktna", "--local", teacher), "no method is called 'ktna'"),
+        (("fitnet,fitnet", "--local", teacher), "--methods gives fitnet twice"),
+        (("fitnet", "--local", teacher, "--seeds", "0,0"), "--seeds gives 0 twice"),
+        (("fitnet", "--local", teacher, "--seeds", "many"), "--seeds wants numbers"),
+        (("fitnet", "--local", teacher, "--seeds", "-1"), "a seed is at least 0"),
+        (("fitnet", "--local", teacher, "--together", "0"), "--together is 0"),
+        (("fitnet", "--local", teacher, "--method", "ktan"), "Unknown option"),
+        (("fitnet", "--local", teacher, "--test", "0"), "give --test"),
+        (("fitnet", "--local", tmp_path / "nowhere"), "is no folder"),
+        (("fitnet", "--local", tmp_path), "holds no student"),
+        (("fitnet", "--local", teacher, "--method-set", "hight=3"), "has the option 'hight'"),
+    ]:
+        code, _, err = compare(*options)
+        assert code == 2, options
+        assert message in err
+        assert len(err.splitlines()) == 1, err
