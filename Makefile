@@ -8,10 +8,10 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection constraints clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Virtual environment with everything that any target needs
 
@@ -52,6 +52,9 @@ bench-privacy: setup ## Noise, accounting and ledger: figures beside their peers
 bench-audit: setup ## Attacks on the service and its answers, beside what is claimed (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mechanism
 	$(BIN)/python -m benchmarks.membership
+
+bench-selection: setup ## Seconds of each query selection, beside the textbook's k-centre (a minute)
+	$(BIN)/python -m benchmarks.selection
 
 constraints: setup ## Write the versions that are installed to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
