@@ -23,9 +23,10 @@ def attention_map(feature: Tensor, grid: tuple[int, int] | None = None) -> Tenso
 def sign_pattern(feature: Tensor) -> Tensor:
     """±1 where a value before its activation is above zero or not (Heo et al. 2019).
 
-    `feature`: float [n, c, h, w], before the activation; the result has its shape.
+    `feature`: float [n, c, h, w], before the activation; the result has its shape. What is not
+    finite has no sign and becomes NaN.
     """
-    return (feature > 0).to(feature.dtype) * 2 - 1
+    return (feature > 0).to(feature.dtype) * 2 - 1 + feature.detach() * 0
 
 
 def flow_products(first: Tensor, second: Tensor) -> Tensor:

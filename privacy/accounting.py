@@ -10,9 +10,13 @@ after it was fixed.
 
 import math
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal
 
-Kind = Literal["logits", "probabilities", "hint"]
+Kind = Literal["logits", "probabilities", "hint", "tsl", "attention", "signs", "products"]
+"""What a tap is. To the accounting all but `probabilities` are vectors in an L2 ball."""
+
+NAMES_CLASSES: Final[tuple[Kind, ...]] = ("logits", "probabilities")
+"""The kinds with a value for each class; the others are features, or derived from features."""
 
 SIGMA = 2**20
 """Standard deviation of the integer noise: the same for every tap, version and mode."""

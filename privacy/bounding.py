@@ -17,8 +17,9 @@ def bound(values: npt.ArrayLike, kind: Kind, bound: float) -> Array:
     """Bring every row of `values` into the set that its kind promises.
 
     values: [..., m], any float type; rows lie along the last axis.
-    kind: "logits" are centred by their own mean and clipped to L2 norm `bound`; a "hint" is
-        clipped to L2 norm `bound`; "probabilities" are clamped to p ≥ 0 and scaled to Σp ≤ 1.
+    kind: "logits" are centred by their own mean and clipped to L2 norm `bound`; "probabilities"
+        are clamped to p ≥ 0 and scaled to Σp ≤ 1; a "hint" and all kinds that are derived from
+        features are clipped to L2 norm `bound`.
     bound: B > 0; exactly 1 for probabilities.
 
     Returns float64 [..., m], all finite. A row with a non-finite entry becomes the zero row.

@@ -3,8 +3,8 @@
 The grid step is B/R. Truncation toward zero never grows a norm in exact arithmetic; what rounding
 may still have added is removed by a check on the integers themselves. Hence, for *every* input:
 
-    logits, hint:    Σ qᵢ² ≤ R²;              two such vectors differ by at most 2R;
-    probabilities:   qᵢ ≥ 0 and Σ qᵢ ≤ R;     two such vectors differ by at most √2·R.
+    probabilities:     qᵢ ≥ 0 and Σ qᵢ ≤ R;     two such vectors differ by at most √2·R;
+    every other kind:  Σ qᵢ² ≤ R²;              two such vectors differ by at most 2R.
 
 Rounding to nearest would push about half of the rows on the boundary out of the ball.
 """

@@ -24,7 +24,7 @@ class TapRelease:
     """The public numbers under which one tap is released.
 
     name: of the tap, unique within a teacher.
-    kind: "logits", "probabilities" or "hint".
+    kind: see `privacy.accounting.Kind`.
     dimension: m, the number of values of one answer.
     bound: B, the L2 bound of one teacher's vector in real units; 1 for probabilities; 0 when free.
     radius: R, the same bound in grid steps; 0 when free.

@@ -20,6 +20,10 @@ class TapKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TAP_KIND_LOGITS: _ClassVar[TapKind]
     TAP_KIND_PROBABILITIES: _ClassVar[TapKind]
     TAP_KIND_HINT: _ClassVar[TapKind]
+    TAP_KIND_TSL: _ClassVar[TapKind]
+    TAP_KIND_ATTENTION: _ClassVar[TapKind]
+    TAP_KIND_SIGNS: _ClassVar[TapKind]
+    TAP_KIND_PRODUCTS: _ClassVar[TapKind]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_UINT8: DataType
 DATA_TYPE_INT64: DataType
@@ -28,6 +32,10 @@ TAP_KIND_UNSPECIFIED: TapKind
 TAP_KIND_LOGITS: TapKind
 TAP_KIND_PROBABILITIES: TapKind
 TAP_KIND_HINT: TapKind
+TAP_KIND_TSL: TapKind
+TAP_KIND_ATTENTION: TapKind
+TAP_KIND_SIGNS: TapKind
+TAP_KIND_PRODUCTS: TapKind
 
 class Tensor(_message.Message):
     __slots__ = ("name", "dtype", "shape", "data")
@@ -81,12 +89,22 @@ class TapDescription(_message.Message):
     temperature: float
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[TapKind, str]] = ..., shape: _Optional[_Iterable[int]] = ..., bound: _Optional[float] = ..., noise_standard_deviation: _Optional[float] = ..., charge: _Optional[int] = ..., temperature: _Optional[float] = ...) -> None: ...
 
+class MethodOffer(_message.Message):
+    __slots__ = ("name", "taps", "charge")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TAPS_FIELD_NUMBER: _ClassVar[int]
+    CHARGE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    taps: _containers.RepeatedScalarFieldContainer[str]
+    charge: int
+    def __init__(self, name: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., charge: _Optional[int] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("teacher_version", "mode", "teachers", "dataset", "classes", "input_name", "input_dtype", "input_shape", "normalisation", "taps", "promise", "budget", "max_samples_per_request", "ledger_public_key", "ledger_id", "ledger_keys")
+    __slots__ = ("teacher_version", "mode", "teachers", "dataset", "classes", "input_name", "input_dtype", "input_shape", "normalisation", "taps", "promise", "budget", "max_samples_per_request", "ledger_public_key", "ledger_id", "ledger_keys", "methods")
     TEACHER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TEACHERS_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +121,7 @@ class DescribeResponse(_message.Message):
     LEDGER_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     LEDGER_ID_FIELD_NUMBER: _ClassVar[int]
     LEDGER_KEYS_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
     teacher_version: str
     mode: str
     teachers: int
@@ -119,7 +138,8 @@ class DescribeResponse(_message.Message):
     ledger_public_key: bytes
     ledger_id: str
     ledger_keys: _containers.RepeatedCompositeFieldContainer[LedgerKey]
-    def __init__(self, teacher_version: _Optional[str] = ..., mode: _Optional[str] = ..., teachers: _Optional[int] = ..., dataset: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input_name: _Optional[str] = ..., input_dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[TapDescription, _Mapping]]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., max_samples_per_request: _Optional[int] = ..., ledger_public_key: _Optional[bytes] = ..., ledger_id: _Optional[str] = ..., ledger_keys: _Optional[_Iterable[_Union[LedgerKey, _Mapping]]] = ...) -> None: ...
+    methods: _containers.RepeatedCompositeFieldContainer[MethodOffer]
+    def __init__(self, teacher_version: _Optional[str] = ..., mode: _Optional[str] = ..., teachers: _Optional[int] = ..., dataset: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input_name: _Optional[str] = ..., input_dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[TapDescription, _Mapping]]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., max_samples_per_request: _Optional[int] = ..., ledger_public_key: _Optional[bytes] = ..., ledger_id: _Optional[str] = ..., ledger_keys: _Optional[_Iterable[_Union[LedgerKey, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[MethodOffer, _Mapping]]] = ...) -> None: ...
 
 class LedgerKey(_message.Message):
     __slots__ = ("public_key", "entry", "endorsement")
@@ -154,12 +174,14 @@ class Budget(_message.Message):
     def __init__(self, budget: _Optional[int] = ..., spent: _Optional[int] = ..., left: _Optional[int] = ..., client_cap: _Optional[int] = ..., client_spent: _Optional[int] = ..., client_left: _Optional[int] = ..., epsilon_spent: _Optional[float] = ..., epsilon_budget: _Optional[float] = ..., draws_left: _Optional[int] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
-    __slots__ = ("request_id", "samples")
+    __slots__ = ("request_id", "samples", "taps")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TAPS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     samples: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, request_id: _Optional[str] = ..., samples: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    taps: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., samples: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., taps: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryResponse(_message.Message):
     __slots__ = ("answers", "receipt", "charged_samples")

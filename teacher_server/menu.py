@@ -20,6 +20,10 @@ _KINDS = {
     "logits": teacher_pb2.TAP_KIND_LOGITS,
     "probabilities": teacher_pb2.TAP_KIND_PROBABILITIES,
     "hint": teacher_pb2.TAP_KIND_HINT,
+    "tsl": teacher_pb2.TAP_KIND_TSL,
+    "attention": teacher_pb2.TAP_KIND_ATTENTION,
+    "signs": teacher_pb2.TAP_KIND_SIGNS,
+    "products": teacher_pb2.TAP_KIND_PRODUCTS,
 }
 
 

@@ -1,5 +1,7 @@
 """Bringing the hints of k teachers into one common frame, so that their mean means something.
 
+(Hints, and all other vectors of features whose coordinates no two teachers share: FSP's products.)
+
 Two networks trained apart have hidden features that differ by more than noise: what one keeps in
 its first unit, another spreads over ten. Each teacher is therefore mapped to the features of one
 *public* reference network, on *public* samples, by the classical orthogonal Procrustes problem

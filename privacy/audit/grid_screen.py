@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from privacy.accounting import NAMES_CLASSES
 from privacy.audit.grid import Row
 from privacy.audit.layout import paragraph, table
 from privacy.audit.proposal import TapProposal
@@ -48,7 +49,7 @@ def taps_text(taps: Sequence[TapProposal]) -> str:
     whole = sum(tap.share for tap in taps)
     parts = []
     for tap in taps:
-        name = f"{tap.name}:{tap.dimension}" if tap.kind == "hint" else tap.name
+        name = tap.name if tap.kind in NAMES_CLASSES else f"{tap.name}:{tap.dimension}"
         parts.append(name if len(taps) == 1 else f"{name} {100 * tap.share / whole:.3g}%")
     return " + ".join(parts)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from privacy.accounting import mu_of_units
+from privacy.accounting import NAMES_CLASSES, mu_of_units
 from privacy.audit.answer_model import clean_answers, model_sentence, top1_agreement
 from privacy.audit.proposal import DpSgdForecast, Forecast, Proposal, TapForecast
 from privacy.audit.verdict import judge
@@ -101,7 +101,7 @@ def _forecast_tap(
 ) -> TapForecast:
     noise_sd = release.noise_sd
     noise_norm = noise_sd * math.sqrt(release.dimension)
-    if release.kind == "hint":
+    if release.kind not in NAMES_CLASSES:
         # The norm of the mean of k vectors of norm B with mean pairwise cosine c.
         cosine, k = proposal.hint_cosine, release.teachers
         signal = release.bound * math.sqrt(cosine + (1.0 - cosine) / k)
@@ -139,8 +139,8 @@ def _forecast_dp_sgd(proposal: Proposal) -> Forecast:
             noise_sd=0.0,
             noise_norm=0.0,
             signal_norm=tap.bound,
-            agreement=None if tap.kind == "hint" else 1.0,
-            agreement_error=None if tap.kind == "hint" else 0.0,
+            agreement=1.0 if tap.kind in NAMES_CLASSES else None,
+            agreement_error=0.0 if tap.kind in NAMES_CLASSES else None,
         )
         for tap in proposal.taps
     )

@@ -1,36 +1,43 @@
 """The taps of a proposal, from the form in which they are written on a command line.
 
-    logits    probabilities    hint:8    hint=PATH:8    hint=PATH:0,4,8
+    logits    probabilities    hint:8    hint=PATH:8    hint=PATH:0,4,8    attention:16
 
+What is derived from features (tsl, attention, signs, products) is written with the number of its
+values: a teacher's `attention=PATH:4`, a grid of 4 by 4, is `attention:16` here.
 Taps that are repeated are released together; numbers after a comma are alternatives of a grid, 0
 for a release without this hint.
 The path is that of `teacher-server train`; the planner needs it for a simulation only.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
+from typing import Final, cast, get_args
 
+from privacy.accounting import NAMES_CLASSES, Kind
 from privacy.audit.proposal import TapProposal
 from privacy.errors import InvalidPlan
+
+_OF_FEATURES: Final = tuple(kind for kind in get_args(Kind) if kind not in NAMES_CLASSES)
 
 
 def parse_taps(taps: Sequence[str], shares: Sequence[str], classes: int) -> tuple[TapProposal, ...]:
     """One proposal a tap. Raises InvalidPlan for a form, name or weight that cannot be read."""
     weights = _weights(shares)
     proposals: list[TapProposal] = []
-    hints = 0
+    seen = Counter[str]()
     for text in taps:
         if text == "logits":
             proposals.append(TapProposal(text, "logits", classes, weights.get(text, 1.0)))
         elif text == "probabilities":
             proposals.append(TapProposal(text, "probabilities", classes, weights.get(text, 1.0)))
         else:
-            path, dimension = _hint(text)
+            kind, path, dimension = _feature(text)
             # As the teacher names them: the first is `hint`, others add their path.
-            name = "hint" if hints == 0 else f"hint.{path or hints + 1}"
-            hints += 1
+            name = kind if seen[kind] == 0 else f"{kind}.{path or seen[kind] + 1}"
+            seen[kind] += 1
             share = weights.get(name, 1.0)
-            proposals.append(TapProposal(name, "hint", dimension, share, path=path))
+            proposals.append(TapProposal(name, kind, dimension, share, path=path))
     names = [tap.name for tap in proposals]
     if len(set(names)) != len(names):
         raise InvalidPlan(f"--taps names a tap twice: {', '.join(names)}")
@@ -74,15 +81,22 @@ def _dimensions(text: str) -> list[tuple[str | None, str]]:
     return [(None if number == "0" else f"{name}:{number}", name) for number in numbers]
 
 
-def _hint(text: str) -> tuple[str, int]:
+def _feature(text: str) -> tuple[Kind, str, int]:
+    """Kind, path and number of values of a hint or of what is derived from features."""
     name, _, dimension = text.rpartition(":")
     kind, _, path = name.partition("=")
-    if kind != "hint" or not (dimension.isdecimal() and int(dimension) > 0):
+    if kind not in _OF_FEATURES or not (dimension.isdecimal() and int(dimension) > 0):
         raise InvalidPlan(
-            f"--taps {text}: write logits, probabilities, or a hint with its number of dimensions, "
-            "such as hint:8; a temperature is planned for by a lower --confidence"
+            f"--taps {text}: write logits, probabilities, or one of {', '.join(_OF_FEATURES)} with "
+            "its number of values, such as hint:8 or attention:16; a temperature is planned for by "
+            "a lower --confidence"
         )
-    return path, int(dimension)
+    if path and kind != "hint":
+        raise InvalidPlan(
+            f"--taps {text}: only a hint is planned for by its path; write {kind}:VALUES with the "
+            "number of values of one answer (16 for attention on a grid of 4 by 4)"
+        )
+    return cast(Kind, kind), path, int(dimension)
 
 
 def _weights(shares: Sequence[str]) -> dict[str, float]:

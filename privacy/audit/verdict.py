@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from privacy.accounting import NAMES_CLASSES
 from privacy.audit.answer_model import clean_answers, top1_agreement
 from privacy.audit.proposal import Proposal, TapForecast
 
@@ -35,7 +36,7 @@ def judge(
         )
     labels = [tap for tap in taps if tap.agreement is not None]
     for tap in taps:
-        if tap.release.kind == "hint" and tap.signal_to_noise < 1.0:
+        if tap.release.kind not in NAMES_CLASSES and tap.signal_to_noise < 1.0:
             fitting = max(1, math.floor(tap.release.dimension * tap.signal_to_noise**2))
             advice.append(
                 f"the noise of tap {tap.release.name!r} is {1.0 / tap.signal_to_noise:.1f} times "
@@ -48,7 +49,9 @@ def judge(
         best = max(tap.signal_to_noise for tap in taps)
         return useful, f"{word}: the clearest hint has signal-to-noise {best:.2f}", tuple(advice)
     drowned = [
-        tap.release.name for tap in taps if tap.release.kind == "hint" and tap.signal_to_noise < 1.0
+        tap.release.name
+        for tap in taps
+        if tap.release.kind not in NAMES_CLASSES and tap.signal_to_noise < 1.0
     ]
     best_tap = max(labels, key=lambda tap: tap.agreement or 0.0)
     agreement = best_tap.agreement or 0.0

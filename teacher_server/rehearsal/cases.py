@@ -7,9 +7,9 @@ A sample is uint8 [16] and carries its case, so that one server plays all of the
     bytes 8..15   serial s, little-endian: makes samples different; decides nothing but ALTERNATING
 
 Adjacency replaces the content of one shard: teacher 0 is the only one that knows the *world*, 0 or
-1. With the sign w = +1 in world 0 and −1 in world 1, u = e_a for a hint and u = e_a − e_{a+1} for
-logits (what survives centring), and for probabilities the one-hot rows e_a in world 0 and e_{a+1}
-in world 1, teacher 0 answers, before anything is bounded:
+1. With the sign w = +1 in world 0 and −1 in world 1, u = e_a for a hint (and for all that derives
+from features), u = e_a − e_{a+1} for logits (what survives centring), and for probabilities the
+one-hot rows e_a in world 0 and e_{a+1} in world 1, teacher 0 answers, before anything is bounded:
 
     0 ORDINARY     as teacher 0 of an ordinary ensemble: the same in both worlds
     1 AXIS         1000·B·w·u: clipped to ±B, the two rows farthest apart; and the two one-hot rows

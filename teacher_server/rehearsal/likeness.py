@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from ktan.card_file import CARD_FILE
 from ktan.errors import UserError
-from privacy.accounting import Kind
+from privacy.accounting import NAMES_CLASSES, Kind
 from privacy.release import TapRelease
 from teacher_server.menu import ServedTap, build_menu, parse_shares
 from teacher_server.options import ServeOptions
@@ -33,7 +33,7 @@ def public_teacher(options: RehearsalOptions) -> PublicTeacher:
         raise UserError(f"{options.like} is a dp-sgd teacher: its answers carry no noise")
     if len({tap.name for tap in taps}) != len(taps):
         raise UserError("each --tap needs a name of its own: hint.a, hint.b")
-    classes = max((tap.shape[0] for tap in taps if tap.kind != "hint"), default=2)
+    classes = max((tap.shape[0] for tap in taps if tap.kind in NAMES_CLASSES), default=2)
     teacher = PublicTeacher(
         version="",
         mode=mode,

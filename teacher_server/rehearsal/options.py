@@ -24,7 +24,8 @@ class RehearsalOptions:
     teachers: int = 4
     """k, the replaced one included."""
     tap: tuple[str, ...] = ("logits:4:2", "probabilities:4", "hint:8:1")
-    """NAME:DIMENSION:BOUND; NAME is logits, probabilities (its bound is 1), hint or hint.ANY."""
+    """NAME:DIMENSION:BOUND; NAME is logits, probabilities (its bound is 1), or one of hint, tsl,
+    attention, signs and products, with .ANY behind it for a second one."""
     like: Path | None = None
     """A trained teacher's folder: k, taps and bounds from its public card; no weights are read."""
     radius: int | None = None

@@ -25,7 +25,9 @@ class TeacherOptions:
     """k, of an ensemble; the other modes train one."""
     taps: tuple[str, ...] = ("probabilities",)
     """What may be served: logits, probabilities, probabilities@T=3, hint=PATH, hint=PATH:8
-    (reduced to 8 dimensions), hint=PATH:map (dp-sgd and single); repeat for several."""
+    (reduced to 8 dimensions), hint=PATH:map (dp-sgd and single), attention=PATH, attention=PATH:4
+    (a grid of 4 by 4), products=PATH,PATH:8, and products=PATH,PATH and signs=PATH (dp-sgd and
+    single); repeat for several."""
     network: str | None = None
     """Name of the teachers' network; by the samples when not given: mlp-small for tables, cnn-small
     for small grey images, resnet20 for others."""

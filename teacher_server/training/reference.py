@@ -5,8 +5,9 @@ frame in which hints are aligned, and the bounds B (RONA's adaptive bound: a qua
 of a teacher that was trained on public data only).
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,30 +26,59 @@ class PublicReference:
 
     taps: tuple[CardTap, ...]
     frames: dict[str, Frame]
-    """Tap name → frame, for the hints that are aligned."""
+    """Tap name → frame, for the taps that are aligned."""
 
 
 def is_aligned(tap: Tap, mode: Mode) -> bool:
     """Whether a tap goes through alignment. Raises UserError for one that must and cannot.
 
-    All hints of an ensemble do, and every reduced or bounded hint; whole maps cannot, and the
-    whole hint of a `dp-sgd` teacher needs neither a frame nor a bound.
+    All vectors of features of an ensemble do (hints, reduced products), and every reduced or
+    bounded one; the whole hint of a `dp-sgd` teacher needs neither a frame nor a bound. Whole maps,
+    signs and whole products cannot. Attention need not: it is a mean over channels, and says the
+    same whichever channel is which.
     """
-    if tap.kind != "hint":
-        return False
+    if tap.is_vector:
+        return mode != "dp-sgd" or tap.dimensions is not None
+    if mode == "ensemble":
+        _require_common_meaning(tap)
+    return False
+
+
+def _require_common_meaning(tap: Tap) -> None:
+    """Raises UserError for what k teachers say each in channels of its own."""
     if tap.whole_map:
-        if mode == "ensemble":
-            raise UserError(
-                f"tap {tap.text}: whole maps of an ensemble cannot be aligned, and their mean says "
-                "nothing; reduce it (hint=PATH:8) or use dp-sgd"
-            )
-        return False
-    return mode != "dp-sgd" or tap.dimensions is not None
+        raise UserError(
+            f"tap {tap.text}: whole maps of an ensemble cannot be aligned, and their mean says "
+            "nothing; reduce it (hint=PATH:8) or use dp-sgd"
+        )
+    if tap.kind == "signs":
+        raise UserError(
+            f"tap {tap.text}: the units of an ensemble's networks have nothing to do with one "
+            "another, so that the mean of their signs says nothing, and no rotation of signs gives "
+            f"signs; use dp-sgd, or attention={tap.path}:4 in their place"
+        )
+    if tap.kind == "products":
+        raise UserError(
+            f"tap {tap.text}: whole products of an ensemble cannot be aligned, and their mean says "
+            f"nothing; reduce them ({tap.text}:8) or use dp-sgd"
+        )
 
 
 def needs_public(tap: Tap, mode: Mode) -> bool:
     """Whether a tap's frame or bound is found on public samples. Raises as `is_aligned`."""
-    return is_aligned(tap, mode) or (tap.kind != "probabilities" and mode != "dp-sgd")
+    return is_aligned(tap, mode) or (mode != "dp-sgd" and _known_bound(tap) is None)
+
+
+def _known_bound(tap: Tap) -> tuple[float, str] | None:
+    """B of a kind whose norm is known before anything is measured, and why; None for others."""
+    if tap.kind == "probabilities":
+        return 1.0, "probabilities are at least 0 and sum to 1"
+    if tap.kind == "attention":
+        return 1.0, "attention has unit norm by construction"
+    if tap.kind == "signs":
+        count = math.prod(tap.shape)
+        return math.sqrt(count), f"{count} signs have the norm of its root by construction"
+    return None
 
 
 def measure_reference(
@@ -68,7 +98,7 @@ def measure_reference(
     Raises UserError where the reference cannot give a bound.
     """
     measured = [tap for tap in taps if needs_public(tap, mode)]
-    said = _read(Stack(spec, _unreduced(measured), device), state, public) if measured else {}
+    said = _read(Stack(spec, measured, device), state, public) if measured else {}
     frames = {
         tap.name: Frame.of(said[tap.name][0], tap.dimensions)
         for tap in measured
@@ -78,8 +108,8 @@ def measure_reference(
     for tap in taps:
         if mode == "dp-sgd":
             entries.append(CardTap(tap, 0.0, "none: answers are post-processing of the weights"))
-        elif tap.kind == "probabilities":
-            entries.append(CardTap(tap, 1.0, "probabilities are at least 0 and sum to 1"))
+        elif known := _known_bound(tap):
+            entries.append(CardTap(tap, *known))
         else:
             values = frames[tap.name].reduced if tap.name in frames else said[tap.name][0]
             bound = _bound(tap, values, quantile)
@@ -100,7 +130,7 @@ def align_teachers(
     if not reference.frames:
         return {}
     taps = [entry.tap for entry in reference.taps if entry.tap.name in reference.frames]
-    stack = Stack(spec, _unreduced(taps), device)
+    stack = Stack(spec, taps, device)
     parts: dict[str, list[Alignment]] = {name: [] for name in reference.frames}
     for teacher in range(len(next(iter(weights.values())))):
         said = _read(stack, state_slice(weights, slice(teacher, teacher + 1)), public)
@@ -112,10 +142,6 @@ def align_teachers(
 def public_normalisation(public: Tensor) -> Normalisation:
     """From the public samples [n, ...]; a constant one where there are none."""
     return Normalisation.of_public(public) if len(public) else Normalisation.neutral(public)
-
-
-def _unreduced(taps: Sequence[Tap]) -> list[Tap]:
-    return [replace(tap, dimensions=None) for tap in taps]
 
 
 def _read(stack: Stack, state: State, public: Tensor) -> dict[str, Tensor]:

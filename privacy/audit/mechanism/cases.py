@@ -83,7 +83,7 @@ def _ordinary(tap: AuditedTap, index: npt.NDArray[np.int64]) -> Array:
         case "logits":
             rows[place, index % tap.dimension] += half
             rows[place, (index + 1) % tap.dimension] -= half
-        case "hint":
+        case _:
             rows[place, index % tap.dimension] = np.where(index % 2, -half, half)
     return rows
 

@@ -40,6 +40,10 @@ _KINDS: Final[dict[int, Kind]] = {
     teacher_pb2.TAP_KIND_LOGITS: "logits",
     teacher_pb2.TAP_KIND_PROBABILITIES: "probabilities",
     teacher_pb2.TAP_KIND_HINT: "hint",
+    teacher_pb2.TAP_KIND_TSL: "tsl",
+    teacher_pb2.TAP_KIND_ATTENTION: "attention",
+    teacher_pb2.TAP_KIND_SIGNS: "signs",
+    teacher_pb2.TAP_KIND_PRODUCTS: "products",
 }
 
 Answers = dict[str, npt.NDArray[np.float32]]

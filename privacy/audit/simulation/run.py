@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from privacy.accounting import NAMES_CLASSES
 from privacy.audit.grid import Row, sweep
 from privacy.audit.proposal import Proposal
 from privacy.audit.simulation.measured import PublicAnswers
@@ -83,8 +84,13 @@ def _taps_to_train(proposals: Iterable[Proposal]) -> list[str]:
     largest: dict[str, int] = {}
     for proposal in proposals:
         for tap in proposal.taps:
-            if tap.kind != "hint":
+            if tap.kind in NAMES_CLASSES:
                 largest.setdefault(tap.kind, 0)
+            elif tap.kind != "hint":
+                raise InvalidPlan(
+                    f"--simulate measures labels and hints, not {tap.kind}; leave out --simulate, "
+                    f"or plan a hint of {tap.dimension} dimensions in its place"
+                )
             elif not tap.path:
                 raise InvalidPlan(
                     f"--simulate trains networks: say where in them tap {tap.name!r} is, such as "

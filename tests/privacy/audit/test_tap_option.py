@@ -21,6 +21,17 @@ def test_reads_all_forms() -> None:
     )
 
 
+def test_reads_what_is_derived_from_features_by_its_number_of_values() -> None:
+    taps = parse_taps(("attention:16", "hint:8", "attention:4"), ("attention.2=0.5",), classes=7)
+    assert taps == (
+        TapProposal("attention", "attention", 16, 1.0),
+        TapProposal("hint", "hint", 8, 1.0),
+        TapProposal("attention.2", "attention", 4, 0.5),
+    )
+    with pytest.raises(InvalidPlan, match="attention:VALUES"):
+        parse_taps(("attention=layer3:4",), (), 10)
+
+
 @pytest.mark.parametrize(
     "text", ["hint", "hint:", "hint:0", "hint:-1", "hint:x", "hint=a:map", "nothing", "", "x:8"]
 )
