@@ -15,28 +15,19 @@ The paper's weights are not public; ours were measured (docs/methods.md).
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ktan.denoising import Denoising
-from ktan.discriminators import discriminator
-from ktan.losses import (
-    discrimination_loss,
-    discriminator_accuracy,
-    generation_loss,
-    hint_loss,
-    with_matched_noise,
-)
+from ktan.losses import hint_loss
+from ktan.methods.adversarial_terms import DISCRIMINATOR, HintGame, mean
 from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
-from ktan.methods.hint_pairs import HINT, HintPair, HintPairs
+from ktan.methods.hint_pairs import HINT, HintPairs
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
 from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
-
-DISCRIMINATOR = "discriminator"
 
 
 @dataclass(frozen=True)
@@ -73,49 +64,22 @@ class KTAN:
         """See `Method.build`."""
         require(self.needs, binding.taps, self.name)
         pairs = HintPairs(binding)
-        judges = {
-            key: discriminator(shape, self.discriminator_width)
-            for key, shape in pairs.shapes.items()
-        }
+        game = HintGame(pairs, self.discriminator_width, self.discriminator_rest)
 
         def hint(view: View, batch: Batch) -> Tensor:
-            return _mean([hint_loss(p.student, p.teacher) for p in pairs(view, batch)])
-
-        def fake(pair: HintPair) -> Tensor:
-            return with_matched_noise(pair.student, pair.noise_sd)
-
-        def generation(view: View, batch: Batch) -> Tensor:
-            return _mean([generation_loss(judges[p.key](fake(p))) for p in pairs(view, batch)])
-
-        def scores(pair: HintPair) -> tuple[Tensor, Tensor]:
-            """D's scores of the teacher's and of the student's hints."""
-            judge = judges[pair.key]
-            return judge(pair.teacher), judge(fake(pair).detach())
-
-        def discrimination(view: View, batch: Batch) -> Tensor:
-            games = [scores(pair) for pair in pairs(view, batch)]
-            return _mean([discrimination_loss(*game, self.discriminator_rest) for game in games])
-
-        def measures(view: View, batch: Batch) -> dict[str, Tensor]:
-            accuracies = [discriminator_accuracy(*scores(pair)) for pair in pairs(view, batch)]
-            return {"discriminator_accuracy": _mean(accuracies)}
+            return mean([hint_loss(p.student, p.teacher) for p in pairs(view, batch)])
 
         return Objective(
             [
                 local_term(self.local_weight),
                 distillation_term(self.kd_weight, binding, self.denoise),
                 Term("hint", STUDENT, self.hint_weight, hint),
-                Term("adversarial", STUDENT, self.adversarial_weight, generation),
-                Term("discriminator", DISCRIMINATOR, 1.0, discrimination),
+                *game.terms(self.adversarial_weight),
             ],
-            {DISCRIMINATOR: judges, STUDENT: pairs.connectors},
+            {DISCRIMINATOR: game.judges, STUDENT: pairs.connectors},
             paths=pairs.paths,
-            measures=measures,
+            measures=game.measures,
         )
-
-
-def _mean(values: list[Tensor]) -> Tensor:
-    return torch.stack(values).mean()
 
 
 METHOD = KTAN

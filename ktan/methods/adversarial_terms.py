@@ -1,0 +1,73 @@
+"""KTAN's adversarial game over hints, as terms that any method with hints may weigh in.
+
+    L_D = −log D(F_t) − log(1 − D(r(F_s) + n)),    L_adv = −log D(r(F_s) + n)
+
+n is fresh noise of the sd published for F_t (matched noise), so that what separates real from fake
+is the signal alone.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ktan.discriminators import discriminator
+from ktan.losses import (
+    discrimination_loss,
+    discriminator_accuracy,
+    generation_loss,
+    with_matched_noise,
+)
+from ktan.methods.batch import Batch, View
+from ktan.methods.hint_pairs import HintPair, HintPairs
+from ktan.methods.objective import STUDENT, Term
+
+DISCRIMINATOR = "discriminator"
+ADVERSARIAL = "adversarial"
+
+
+class HintGame:
+    """A discriminator for each hint, its term and the student's."""
+
+    def __init__(self, pairs: HintPairs, width: int, rest: float) -> None:
+        """`width`: hidden units (channels, for a map) of each discriminator; `rest`: it rests while
+        it tells this share of a batch's hints right."""
+        self._pairs = pairs
+        self._rest = rest
+        self.judges: Mapping[str, nn.Module] = {
+            key: discriminator(shape, width) for key, shape in pairs.shapes.items()
+        }
+
+    def terms(self, weight: float) -> list[Term]:
+        """The student's term at this weight, and the discriminator's own."""
+        return [
+            Term(ADVERSARIAL, STUDENT, weight, self._generation),
+            Term(DISCRIMINATOR, DISCRIMINATOR, 1.0, self._discrimination),
+        ]
+
+    def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
+        """The discriminators' mean accuracy; 0.5 where they cannot tell."""
+        games = [self._scores(pair) for pair in self._pairs(view, batch)]
+        return {"discriminator_accuracy": mean([discriminator_accuracy(*game) for game in games])}
+
+    def _generation(self, view: View, batch: Batch) -> Tensor:
+        pairs = self._pairs(view, batch)
+        return mean([generation_loss(self.judges[pair.key](_fake(pair))) for pair in pairs])
+
+    def _discrimination(self, view: View, batch: Batch) -> Tensor:
+        games = [self._scores(pair) for pair in self._pairs(view, batch)]
+        return mean([discrimination_loss(*game, self._rest) for game in games])
+
+    def _scores(self, pair: HintPair) -> tuple[Tensor, Tensor]:
+        """D's scores of the teacher's and of the student's hints."""
+        judge = self.judges[pair.key]
+        return judge(pair.teacher), judge(_fake(pair).detach())
+
+
+def _fake(pair: HintPair) -> Tensor:
+    return with_matched_noise(pair.student, pair.noise_sd)
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    """Of scalars."""
+    return torch.stack(list(values)).mean()
