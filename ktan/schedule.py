@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from ktan.errors import UserError
@@ -82,10 +82,10 @@ def in_rounds(stages: Sequence[Stage], rounds: int) -> tuple[Stage, ...]:
         raise UserError("this method has rounds of its own; set them with --method-set rounds=N")
     *before, last = stages
     parts = [
-        Stage(
-            f"{last.name} {number + 1}",
-            last.share / rounds,
-            last.terms,
+        replace(
+            last,
+            name=f"{last.name} {number + 1}",
+            share=last.share / rounds,
             asks=number > 0,
             restarts=last.restarts and number == 0,
         )

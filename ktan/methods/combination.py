@@ -2,7 +2,8 @@
 
 A term that several bring under one name (`local`, `kd`) is taken once, from the first. The terms
 of a method of one stage are active in every stage of the others that leaves its terms open. Initial
-stages, which name theirs, follow one another; only one method may have further ones.
+stages, which name theirs, follow one another, and what they trained rests afterwards; only one
+method may have further ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -147,11 +148,18 @@ def _stages(objectives: Sequence[Objective], names: Sequence[str]) -> tuple[Stag
             f"{' and '.join(names)} both have a schedule of their own; combine one of them with "
             "methods of one stage"
         )
-    if long:
-        first = [stage for o in objectives if o not in long for stage in o.stages[:-1]]
-        return (*first, *long[0].stages)
-    initial = [stage for o in objectives for stage in o.stages[:-1]]
-    return (*initial, objectives[0].stages[-1])
+    short = [o for o in objectives if o not in long]
+    initial = [stage for o in short for stage in o.stages[:-1]]
+    rests = [name for o in short for name in o.stages[-1].rests]
+    then = long[0].stages if long else objectives[0].stages[-1:]
+    # What the initial stages trained rests in every open stage after them.
+    open_to = [
+        stage
+        if stage.terms is not None
+        else replace(stage, rests=tuple(dict.fromkeys([*stage.rests, *rests])))
+        for stage in then
+    ]
+    return (*initial, *open_to)
 
 
 def _of_the_kind(option: str, value: Any, default: Any, method: str) -> Any:

@@ -44,6 +44,13 @@ class Stage:
     restarts: bool = True
     """Whether the learning rate's schedule begins anew; a stage that does not is a part of the
     schedule of the one before it."""
+    rests: tuple[str, ...] = ()
+    """Names of terms that are not active although `terms` is None: what an initial stage trained
+    rests in a last stage that is open to the terms of other methods."""
+
+    def runs(self, term: str) -> bool:
+        """Whether a term is active."""
+        return term not in self.rests and (self.terms is None or term in self.terms)
 
 
 class Objective(nn.Module):
@@ -76,7 +83,8 @@ class Objective(nn.Module):
         strangers = {term.player for term in terms} - set(self.players)
         if strangers:
             raise ValueError(f"terms of players {sorted(strangers)} that train nothing")
-        unknown = {name for stage in stages for name in stage.terms or ()} - set(names)
+        named = {name for stage in stages for name in (*(stage.terms or ()), *stage.rests)}
+        unknown = named - set(names)
         if unknown or len(set(names)) != len(names) or not stages:
             raise ValueError(f"terms {names}, and stages of {sorted(unknown)}")
         self.owned = nn.ModuleDict(
@@ -102,11 +110,10 @@ class Objective(nn.Module):
 
         In a stage only its terms; none is an empty dictionary, and the player rests.
         """
-        active = None if stage is None else stage.terms
         return {
             term.name: term.weight * term.loss(view, batch)
             for term in self.terms
-            if term.player == player and (active is None or term.name in active)
+            if term.player == player and (stage is None or stage.runs(term.name))
         }
 
     def backward(self, losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> None:
