@@ -55,6 +55,48 @@ class ChannelScale(nn.Module):
         return features * self.scale + self.shift
 
 
+class NormedConnector(nn.Module):
+    """1×1 convolution and batch norm, from map to map: AB's connector (Heo et al. 2019).
+
+    It stands there for equal shapes too, as in the paper: what is compared with zero is a channel
+    of the connector's, not of the student's.
+    """
+
+    def __init__(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = (teacher[1], teacher[2])
+        self.project = nn.Conv2d(student[0], teacher[0], 1, bias=False)
+        self.norm = nn.BatchNorm2d(teacher[0])
+
+    def forward(self, features: Tensor) -> Tensor:
+        normed: Tensor = self.norm(self.project(features))
+        return resized(normed, self.size)
+
+
+class FlowConnector(nn.Module):
+    """From a student's products [c, c'] to those of another width, or to a vector of them.
+
+    To a matrix: A·G·Bᵀ, which is what the products of linearly connected maps would be. To a
+    vector, which is a teacher's products reduced: linear on the flattened ones.
+    """
+
+    def __init__(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
+        super().__init__()
+        self.left: nn.Module | None = None
+        if len(teacher) == 2:
+            self.left = nn.Linear(student[0], teacher[0], bias=False)
+            self.right = nn.Linear(student[1], teacher[1], bias=False)
+        else:
+            self.right = nn.Linear(student[0] * student[1], teacher[0])
+
+    def forward(self, products: Tensor) -> Tensor:
+        if self.left is None:
+            reduced: Tensor = self.right(products.flatten(1))
+            return reduced
+        connected: Tensor = self.left(self.right(products).transpose(1, 2))
+        return connected.transpose(1, 2)
+
+
 def connector(kind: TapKind, student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
     """What stands between a student's feature and the answer it imitates, by the tap's kind.
 

@@ -61,7 +61,7 @@ class AttentionTransfer:
 
         def attention(view: View, batch: Batch) -> Tensor:
             return torch.stack(
-                [F.mse_loss(pair.student(view), pair.teacher(batch)) for pair in pairs]
+                [F.mse_loss(pair.student(view), pair.teacher(batch.answers)) for pair in pairs]
             ).sum()
 
         terms = [

@@ -5,13 +5,13 @@ here by the same function (`ktan.derivation`).
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ktan.derivation import attention_map, flow_products
-from ktan.methods.batch import Batch, View
+from ktan.methods.batch import View
 from ktan.methods.binding import Binding, module_key
 from ktan.methods.needs import Need
 
@@ -29,8 +29,10 @@ class DerivedPair:
     """The student's module paths that it looks at."""
     student: Callable[[View], Tensor]
     """→ float32 [a, *shape]."""
-    teacher: Callable[[Batch], Tensor]
-    """→ float32 [a, *shape], with its noise."""
+    teacher: Callable[[Mapping[str, Tensor]], Tensor]
+    """Answers by tap → float32 [a, *shape], with its noise."""
+    noise_sd: float = 0.0
+    """Published, of a coordinate of the teacher's."""
 
 
 def attention_pairs(binding: Binding) -> list[DerivedPair]:
@@ -43,11 +45,12 @@ def attention_pairs(binding: Binding) -> list[DerivedPair]:
         def student(view: View, path: str = path, grid: tuple[int, int] = grid) -> Tensor:
             return attention_map(view.answered_features(path), grid)
 
-        def teacher(batch: Batch, name: str = tap.name, kind: str = tap.kind) -> Tensor:
-            answer = batch.answers[name]
-            return answer if kind == "attention" else attention_map(answer)
+        def teacher(
+            answers: Mapping[str, Tensor], name: str = tap.name, kind: str = tap.kind
+        ) -> Tensor:
+            return answers[name] if kind == "attention" else attention_map(answers[name])
 
-        pairs.append(DerivedPair(module_key(tap.name), (path,), student, teacher))
+        pairs.append(DerivedPair(module_key(tap.name), (path,), student, teacher, tap.noise_sd))
     return pairs
 
 
@@ -60,20 +63,26 @@ def product_pairs(binding: Binding) -> list[DerivedPair]:
         for tap in taps:
             first, second = binding.paths[tap.name]
 
-            def answered(batch: Batch, name: str = tap.name) -> Tensor:
-                return batch.answers[name]
+            def answered(answers: Mapping[str, Tensor], name: str = tap.name) -> Tensor:
+                return answers[name]
 
             pairs.append(
                 DerivedPair(
-                    module_key(tap.name), (first, second), _products(first, second), answered
+                    module_key(tap.name),
+                    (first, second),
+                    _products(first, second),
+                    answered,
+                    tap.noise_sd,
                 )
             )
         return pairs
     for before, after in itertools.pairwise(taps):
         (first,), (second,) = binding.paths[before.name], binding.paths[after.name]
 
-        def derived(batch: Batch, one: str = before.name, two: str = after.name) -> Tensor:
-            return flow_products(batch.answers[one], batch.answers[two])
+        def derived(
+            answers: Mapping[str, Tensor], one: str = before.name, two: str = after.name
+        ) -> Tensor:
+            return flow_products(answers[one], answers[two])
 
         pairs.append(
             DerivedPair(module_key(after.name), (first, second), _products(first, second), derived)

@@ -4,6 +4,10 @@
 
 r is a linear connector, trained with the student; F_t is the released hint on unit scale
 (`ktan.hints`), KD as in `ktan.methods.soft_logits`. Both losses are unbiased in the noise.
+
+The public ones have λ_kd = 0 and β = 100 on hints as they are, which is λ_hint = 100·v for hints of
+variance v. Our weights were measured with noisy answers. The paper's form, the hint alone first, is
+`fitnet-two-stage`.
 """
 
 from dataclasses import dataclass
@@ -52,21 +56,26 @@ class FitNet:
         """See `Method.build`."""
         require(self.needs, binding.taps, self.name)
         pairs = HintPairs(binding)
-
-        def hint(view: View, batch: Batch) -> Tensor:
-            return torch.stack(
-                [hint_loss(pair.student, pair.teacher) for pair in pairs(view, batch)]
-            ).mean()
-
         return Objective(
             [
                 local_term(self.local_weight),
                 distillation_term(self.kd_weight, binding, self.denoise),
-                Term("hint", STUDENT, self.hint_weight, hint),
+                hint_term("hint", self.hint_weight, pairs),
             ],
             {STUDENT: pairs.connectors},
             paths=pairs.paths,
         )
+
+
+def hint_term(name: str, weight: float, pairs: HintPairs) -> Term:
+    """The mean squared error of all hints, each through its connector."""
+
+    def hint(view: View, batch: Batch) -> Tensor:
+        return torch.stack(
+            [hint_loss(pair.student, pair.teacher) for pair in pairs(view, batch)]
+        ).mean()
+
+    return Term(name, STUDENT, weight, hint)
 
 
 METHOD = FitNet

@@ -89,7 +89,7 @@ def test_parsing_gives_options_to_the_parts_that_have_them() -> None:
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [
-        ("kant", {}, "no method is called 'kant'; choose one of at, "),
+        ("kant", {}, "no method is called 'kant'; choose one of ab, at, "),
         ("ktan+kant", {}, "no method is called 'kant'"),
         ("ktan+ktan", {}, "names a method twice"),
         ("ktan", {"weight": 1.0}, "the method ktan has no option 'weight'; it has local_weight"),
