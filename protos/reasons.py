@@ -21,6 +21,9 @@ class Reason(StrEnum):
     INVALID_TENSOR = "INVALID_TENSOR"
     """INVALID_ARGUMENT: name, dtype, shape, byte count or values do not fit."""
 
+    INVALID_TAP = "INVALID_TAP"
+    """INVALID_ARGUMENT: a tap that is not published, or that is named twice."""
+
     INVALID_REQUEST_ID = "INVALID_REQUEST_ID"
     """INVALID_ARGUMENT: the request id is not a UUID in its canonical form."""
 
@@ -31,7 +34,7 @@ class Reason(StrEnum):
     """INVALID_ARGUMENT: the call was made without a deadline."""
 
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
-    """ALREADY_EXISTS: this request id was used for other samples."""
+    """ALREADY_EXISTS: this request id was used for other samples or taps."""
 
     UNKNOWN_IDENTITY = "UNKNOWN_IDENTITY"
     """UNAUTHENTICATED: the certificate names no role and client of this service."""

@@ -55,6 +55,29 @@ class InTurn:
 
 
 @dataclass(frozen=True)
+class _Selection:
+    """Some taps of the menu, and what one answer of each costs."""
+
+    taps: tuple[ServedTap, ...]
+    settings: tuple[bytes, ...]
+    costs: tuple[tuple[int, int], ...]
+    """Charge and noise draws."""
+    meaning: bytes
+    """What an answer is of, beside the samples: one request id has one meaning for ever."""
+
+    @classmethod
+    def of(cls, version: str, taps: Sequence[ServedTap]) -> _Selection:
+        settings = tuple(tap.release.settings_bytes() for tap in taps)
+        parts = b"".join(hashlib.sha256(part).digest() for part in settings)
+        return cls(
+            tuple(taps),
+            settings,
+            tuple((tap.release.charge, tap.release.draws) for tap in taps),
+            hashlib.sha256(version.encode() + parts).digest(),
+        )
+
+
+@dataclass(frozen=True)
 class Answer:
     """What leaves: per tap float32 [samples, *shape], the receipt, how many samples it charged."""
 
@@ -79,28 +102,44 @@ class Answerer:
         self._menu = tuple(menu)
         self._ledger = ledger
         self._noise = noise
-        self._settings = tuple(tap.release.settings_bytes() for tap in self._menu)
-        self._costs = tuple((tap.release.charge, tap.release.draws) for tap in self._menu)
-        # What an answer is of, beside the samples: one request id has one meaning for ever.
-        settings = b"".join(hashlib.sha256(part).digest() for part in self._settings)
-        self._meaning = hashlib.sha256(version.encode() + settings).digest()
+        self._whole = _Selection.of(version, self._menu)
 
-    def answer(self, client: str, request_id: str, samples: npt.NDArray[np.generic]) -> Answer:
-        """The answers to `samples` [n, *input shape]; charges the samples not answered before.
+    def answer(
+        self,
+        client: str,
+        request_id: str,
+        samples: npt.NDArray[np.generic],
+        taps: Sequence[str] = (),
+    ) -> Answer:
+        """The answers to `samples` [n, *input shape]; charges what was not answered before.
 
-        Raises BudgetExhausted, RequestIdReused or LedgerFault, having charged and released nothing.
+        taps: names of those that are wanted, in any order and each once; all of the menu when
+        empty. An answer is of one sample and one tap, and is charged once for all time. Raises
+        BudgetExhausted, RequestIdReused or LedgerFault, having charged and released nothing, and
+        ValueError for a tap that is not on the menu.
         """
+        asked = self._selection(taps)
         digests = [digest.tobytes() for digest in sample_digests(samples)]
-        content = hashlib.sha256(self._meaning + b"".join(digests)).digest()
-        settled = self._ledger.find(client, request_id, content)
+        content = hashlib.sha256(asked.meaning + b"".join(digests)).digest()
+        settled, charged = self._ledger.find(client, request_id, content), 0
         if settled is None:
             keys = [
                 self._ledger.sample_key(digest, self._version, settings)
                 for digest in digests
-                for settings in self._settings
+                for settings in asked.settings
             ]
-            settled = self._settle(client, request_id, content, samples, keys)
-        return self._unpack(settled, len(samples))
+            settled, charged = self._settle(client, request_id, content, samples, keys, asked)
+        return Answer(_unpack(settled, asked, len(samples)), settled.receipt, charged)
+
+    def _selection(self, taps: Sequence[str]) -> _Selection:
+        """In the menu's order, so that the order of names means nothing."""
+        unknown = set(taps) - {tap.name for tap in self._menu}
+        if unknown:
+            raise ValueError(f"not on the menu: {', '.join(sorted(unknown))}")
+        chosen = [tap for tap in self._menu if tap.name in taps]
+        if len(chosen) in (0, len(self._menu)):
+            return self._whole
+        return _Selection.of(self._version, chosen)
 
     def _settle(
         self,
@@ -109,8 +148,10 @@ class Answerer:
         content: bytes,
         samples: npt.NDArray[np.generic],
         keys: list[bytes],
-    ) -> Settlement:
-        costs = self._costs * len(samples)
+        asked: _Selection,
+    ) -> tuple[Settlement, int]:
+        """The settlement, and how many samples it charged for one tap at least."""
+        costs = asked.costs * len(samples)
         stored = self._ledger.stored(keys)
         missing = {
             key: place for place, key in reversed(list(enumerate(keys))) if key not in stored
@@ -120,31 +161,42 @@ class Answerer:
             charge=sum(costs[place][0] for place in missing.values()),
             draws=sum(costs[place][1] for place in missing.values()),
         )
-        width = len(self._menu)
-        places = sorted({place // width for place in missing.values()})
+        width = len(asked.taps)
+        rows = sorted({place // width for place in missing.values()})
         drawn = dict(stored)
-        if places:
-            outputs = self._teacher.answers(np.array(samples[places]))
-            for column, tap in enumerate(self._menu):
-                released = release(tap.release, outputs[tap.name], self._noise)
-                for place, row in zip(places, released, strict=True):
-                    drawn.setdefault(keys[place * width + column], _payload(row))
+        if rows:
+            outputs = self._teacher.answers(np.array(samples[rows]))
+            for column, tap in enumerate(asked.taps):
+                # A sample may lack one tap and have another: what is stored is never drawn again.
+                lacking = [
+                    place for place, row in enumerate(rows) if keys[row * width + column] in missing
+                ]
+                if lacking:
+                    released = release(tap.release, outputs[tap.name][:, lacking], self._noise)
+                    for place, answer in zip(lacking, released, strict=True):
+                        drawn[keys[rows[place] * width + column]] = _payload(answer)
         pending = [
             PendingAnswer(key, charge, draws, drawn[key], stored=key in stored)
             for key, (charge, draws) in zip(keys, costs, strict=True)
         ]
-        return self._ledger.settle(client, request_id, content, pending, self._version)
+        settled = self._ledger.settle(client, request_id, content, pending, self._version)
+        if settled.repeated or not settled.charged:
+            return settled, 0
+        # Fewer are new where another request stored some of them in between: as many at least.
+        alone = settled.new == len(missing)
+        return settled, len(rows) if alone else -(-settled.new // width)
 
-    def _unpack(self, settled: Settlement, count: int) -> Answer:
-        width = len(self._menu)
-        taps = {
-            tap.name: np.frombuffer(b"".join(settled.payloads[column::width]), dtype="<f4").reshape(
-                count, *tap.shape
-            )
-            for column, tap in enumerate(self._menu)
-        }
-        charged = 0 if settled.repeated or not settled.charged else -(-settled.new // width)
-        return Answer(taps, settled.receipt, charged)
+
+def _unpack(
+    settled: Settlement, asked: _Selection, count: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    width = len(asked.taps)
+    return {
+        tap.name: np.frombuffer(b"".join(settled.payloads[column::width]), dtype="<f4").reshape(
+            count, *tap.shape
+        )
+        for column, tap in enumerate(asked.taps)
+    }
 
 
 def _payload(row: npt.NDArray[np.float32]) -> bytes:

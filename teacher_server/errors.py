@@ -50,6 +50,7 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.BUDGET_EXHAUSTED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.LEDGER_ROLLED_BACK: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INVALID_TENSOR: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_TAP: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_REQUEST_ID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.TOO_MANY_SAMPLES: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.DEADLINE_REQUIRED: grpc.StatusCode.INVALID_ARGUMENT,

@@ -52,6 +52,22 @@ class ServedTap:
         )
 
 
+@dataclass(frozen=True)
+class MethodOffer:
+    """A distillation method that the menu can serve, as `Describe` publishes it.
+
+    taps: names of those that it uses. charge: of one sample, for these taps alone.
+    """
+
+    name: str
+    taps: tuple[str, ...]
+    charge: int
+
+    def message(self) -> teacher_pb2.MethodOffer:
+        """The offer as `Describe` publishes it."""
+        return teacher_pb2.MethodOffer(name=self.name, taps=self.taps, charge=self.charge)
+
+
 def parse_shares(texts: Sequence[str]) -> dict[str, float]:
     """`["probabilities=0.9", "hint=0.1"]` as weights by tap. Raises UserError."""
     shares: dict[str, float] = {}

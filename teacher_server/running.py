@@ -20,7 +20,7 @@ from privacy.noise import NoiseSource
 from privacy.noise_reservoir import NoiseReservoir
 from protos.limits import samples_per_request
 from teacher_server.answering import Answerer, InTurn, PrivateTeacher
-from teacher_server.menu import ServedTap
+from teacher_server.menu import MethodOffer, ServedTap
 from teacher_server.options import ServeOptions
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.server import serve
@@ -36,14 +36,16 @@ def run(
     options: ServeOptions,
     threads: int,
     on_ready: Callable[[dict[str, Any]], None],
+    offers: tuple[MethodOffer, ...] = (),
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
     threads: calls of the teacher at once, where the options do not say. `on_ready` gets the facts
-    of the service once it listens. Raises UserError, before anything listens, for options that
-    contradict each other and for answers that fit no message.
+    of the service once it listens. offers: methods that the menu can serve. Raises UserError,
+    before anything listens, for options that contradict each other and for answers that fit no
+    message.
     """
-    face = describe(public, menu, options.max_samples)
+    face = describe(public, menu, options.max_samples, offers)
     in_turn = InTurn(teacher, options.threads or threads)
     answerer = Answerer(in_turn, public.version, menu, ledger, NoiseReservoir(noise))
 
@@ -57,7 +59,12 @@ def run(
     asyncio.run(until_told_to_stop())
 
 
-def describe(public: PublicTeacher, menu: tuple[ServedTap, ...], max_samples: int) -> Described:
+def describe(
+    public: PublicTeacher,
+    menu: tuple[ServedTap, ...],
+    max_samples: int,
+    offers: tuple[MethodOffer, ...] = (),
+) -> Described:
     """The service's public face, with as many samples a request as the messages can carry."""
     sample_bytes = math.prod(public.input_shape) * np.dtype(public.input_dtype).itemsize
     answer_bytes = 4 * sum(math.prod(tap.shape) for tap in menu)
@@ -79,6 +86,7 @@ def describe(public: PublicTeacher, menu: tuple[ServedTap, ...], max_samples: in
         standard_deviation=public.std,
         menu=menu,
         max_samples=largest,
+        offers=offers,
     )
 
 

@@ -21,7 +21,7 @@ from protos.tensors import TensorError, data_type
 from teacher_server.answering import Answer, Answerer
 from teacher_server.errors import RequestError, Unavailable
 from teacher_server.guard import caller
-from teacher_server.menu import ServedTap
+from teacher_server.menu import MethodOffer, ServedTap
 
 _Result = TypeVar("_Result")
 
@@ -47,6 +47,7 @@ class Described:
     standard_deviation: tuple[float, ...]
     menu: tuple[ServedTap, ...]
     max_samples: int
+    offers: tuple[MethodOffer, ...] = ()
 
 
 class Desk:
@@ -118,6 +119,7 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
                 )
                 for key in self._ledger.key_history
             ],
+            methods=[offer.message() for offer in face.offers],
         )
 
     async def Query(
@@ -125,9 +127,10 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
     ) -> teacher_pb2.QueryResponse:
         client = caller().name
         request_id = checked_request_id(request.request_id)
+        taps = checked_taps(request.taps, self._described)
         samples = checked_samples(request.samples, self._described)
         answer: Answer = await self._desk.run(
-            len(samples), lambda: self._answerer.answer(client, request_id, samples)
+            len(samples), lambda: self._answerer.answer(client, request_id, samples, taps)
         )
         return teacher_pb2.QueryResponse(
             answers=[to_message(name, array) for name, array in answer.taps.items()],
@@ -172,6 +175,18 @@ def checked_request_id(text: str) -> str:
             Reason.INVALID_REQUEST_ID, "request_id must be a UUID in its canonical lower-case form"
         )
     return text
+
+
+def checked_taps(names: Sequence[str], face: Described) -> tuple[str, ...]:
+    """`names`, if each is a published tap and there once; none means all. Raises RequestError."""
+    published = {tap.name for tap in face.menu}
+    unknown = [name for name in names if name not in published]
+    if unknown or len(set(names)) < len(names):
+        wrong = f"there is no tap '{unknown[0][:80]}'" if unknown else "a tap is there twice"
+        raise RequestError(
+            Reason.INVALID_TAP, f"{wrong}; name each of {', '.join(sorted(published))} once at most"
+        )
+    return tuple(names)
 
 
 def checked_samples(

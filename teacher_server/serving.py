@@ -18,6 +18,7 @@ from ktan.teachers import TeacherCard, TeacherModels
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, NoiseName, source
 from teacher_server.menu import build_menu, parse_shares
+from teacher_server.offers import method_offers
 from teacher_server.opening import reopen_ledger
 from teacher_server.options import ServeOptions
 from teacher_server.public_teacher import PublicTeacher
@@ -82,7 +83,7 @@ def run_service(
         # InTurn lets as many requests compute as there are cores: torch's own threads would only
         # get in their way.
         torch.set_num_threads(1)
-        run(teacher, public, menu, ledger, noise, options, threads, on_ready)
+        run(teacher, public, menu, ledger, noise, options, threads, on_ready, method_offers(menu))
 
 
 def _warn(ledger: Ledger) -> None:
