@@ -6,12 +6,15 @@ whose fate is unknown; sent again under the same id they cost nothing if they we
 
 A store is a folder: `manifest.json` (which teacher, which taps), `requests/ID.json` (under way),
 `chunks/ID.safetensors` (the answers of one request with their receipt and a checksum).
+
+A request may be for some of the teacher's taps: an answer is of one sample *and one tap*, and what
+is missing is said so. Asking for another tap of a stored sample later costs that tap alone.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,40 +25,15 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
+from ktan.answer_manifest import AnswerManifest
 from ktan.durable import sync_folder, write_durably
 from ktan.errors import UserError
-from ktan.teacher import AnswerTap
 
-FORMAT = 1
+__all__ = ["AnswerManifest", "AnswerStore", "PendingRequest"]
+
 _DIGESTS = "digests"
 _TAP = "tap."
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-
-
-@dataclass(frozen=True)
-class AnswerManifest:
-    """Whose answers a store holds: one teacher version under one set of release settings."""
-
-    teacher_version: str
-    taps: tuple[AnswerTap, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "teacher_version": self.teacher_version,
-            "taps": [tap.to_json() for tap in self.taps],
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "AnswerManifest":
-        """Raises UserError for a format that this version does not know."""
-        if values.get("format") != FORMAT:
-            raise UserError(
-                f"the answer store has format {values.get('format')}, this version reads {FORMAT}; "
-                "use another folder"
-            )
-        taps = tuple(AnswerTap.from_json(tap) for tap in values["taps"])
-        return cls(values["teacher_version"], taps)
 
 
 @dataclass(frozen=True)
@@ -65,6 +43,8 @@ class PendingRequest:
     request_id: str
     digests: np.ndarray
     """uint8 [n, 32], in the order in which the samples were sent."""
+    taps: tuple[str, ...]
+    """Names of the taps that were asked for."""
 
 
 class AnswerStore:
@@ -75,8 +55,10 @@ class AnswerStore:
         self.manifest = manifest
         self._requests = folder / "requests"
         self._chunks = folder / "chunks"
-        # Digest → (chunk, row). The rows themselves stay in their files until they are asked for.
-        self._index: dict[bytes, tuple[Path, int]] = {}
+        # Tap → digest → (chunk, row). The rows stay in their files until they are asked for.
+        self._index: dict[str, dict[bytes, tuple[Path, int]]] = {
+            tap.name: {} for tap in manifest.taps
+        }
 
     @classmethod
     def open(cls, folder: Path, manifest: AnswerManifest | None = None) -> "AnswerStore":
@@ -90,7 +72,7 @@ class AnswerStore:
         if path.exists():
             stored = AnswerManifest.from_json(json.loads(path.read_text()))
             if manifest is not None and manifest != stored:
-                raise UserError(_difference(folder, stored, manifest))
+                raise UserError(stored.difference(manifest, folder))
             manifest = stored
         elif manifest is None:
             raise UserError(f"{folder} holds no answers (no manifest.json)")
@@ -107,26 +89,33 @@ class AnswerStore:
         return store
 
     def __len__(self) -> int:
-        """Different samples with an answer."""
-        return len(self._index)
+        """Different samples with an answer of any tap."""
+        return len(set().union(*self._index.values()))
 
     def digests(self) -> np.ndarray:
         """Digests of all answered samples, uint8 [n, 32], in no particular order."""
-        joined = b"".join(self._index)
+        joined = b"".join(set().union(*self._index.values()))
         return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
 
-    def begin(self, request_id: str, digests: np.ndarray) -> None:
-        """Records durably that these samples (uint8 [n, 32]) are about to be asked.
+    def begin(
+        self, request_id: str, digests: np.ndarray, taps: Sequence[str] | None = None
+    ) -> None:
+        """Records durably that these samples (uint8 [n, 32]) are about to be asked for `taps`.
 
-        Raises ValueError for a request id that was used before, or that cannot name a file.
+        All taps of the manifest when None. Raises ValueError for a request id that was used before
+        or that cannot name a file, and for a tap that is unknown, there twice, or none at all.
         """
+        names = self._names(taps)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"a request is for taps, each once, not for {list(names)}")
         if not _REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"request id {request_id!r} cannot name a file")
         path = self._requests / f"{request_id}.json"
         if path.exists() or self._chunk(request_id).exists():
             raise ValueError(f"request id {request_id} was used before in {self.folder}")
         rows = [row.tobytes().hex() for row in _checked(digests)]
-        write_durably(path, json.dumps({"request_id": request_id, "digests": rows}).encode())
+        begun = {"request_id": request_id, "taps": list(names), "digests": rows}
+        write_durably(path, json.dumps(begun).encode())
 
     def pending(self) -> list[PendingRequest]:
         """Requests whose answers are not here; send them again under the same id, first of all."""
@@ -135,7 +124,7 @@ class AnswerStore:
     def finish(
         self, request_id: str, answers: Mapping[str, np.ndarray], receipt: Mapping[str, Any]
     ) -> None:
-        """Stores a begun request's answers: every tap of the manifest, float32 [n, *shape].
+        """Stores a begun request's answers: every tap that it asked for, float32 [n, *shape].
 
         Raises ValueError when the request was not begun, or a tap is missing, unknown or of
         another shape or dtype; nothing is written then.
@@ -143,8 +132,9 @@ class AnswerStore:
         path = self._requests / f"{request_id}.json"
         if not path.exists():
             raise ValueError(f"request {request_id} was not begun in {self.folder}")
-        digests = self._pending(path).digests
-        self._check(answers, len(digests))
+        begun = self._pending(path)
+        digests = begun.digests
+        self._check(answers, begun)
         tensors = {_TAP + name: np.ascontiguousarray(value) for name, value in answers.items()}
         tensors[_DIGESTS] = digests
         metadata = {
@@ -164,36 +154,49 @@ class AnswerStore:
         (self._requests / f"{request_id}.json").unlink(missing_ok=True)
         sync_folder(self._requests)
 
-    def missing(self, digests: np.ndarray) -> np.ndarray:
-        """bool [n]: True where no answer is stored (a pending request counts as missing)."""
-        rows = (row.tobytes() not in self._index for row in _checked(digests))
+    def missing(self, digests: np.ndarray, taps: Sequence[str] | None = None) -> np.ndarray:
+        """bool [n]: True where one of `taps` (all when None) is not stored.
+
+        A pending request counts as missing. Raises ValueError for a tap that is unknown.
+        """
+        indices = [self._index[name] for name in self._names(taps)]
+        keys = [row.tobytes() for row in _checked(digests)]
+        rows = (any(key not in index for index in indices) for key in keys)
         return np.fromiter(rows, dtype=bool, count=len(digests))
 
-    def answers(self, digests: np.ndarray) -> dict[str, Tensor]:
-        """Tap name → float32 [n, *shape] in the order of `digests`.
+    def answers(self, digests: np.ndarray, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Tap name → float32 [n, *shape] in the order of `digests`; all taps when None.
 
-        Raises UserError when an answer is missing.
+        Raises UserError when an answer is missing, ValueError for a tap that is unknown.
         """
-        absent = int(self.missing(digests).sum())
+        absent = int(self.missing(digests, taps).sum())
         if absent:
             raise UserError(
                 f"{absent} of {len(digests)} samples have no answer in {self.folder}; "
                 "ask the teacher for them first"
             )
-        places = [self._index[row.tobytes()] for row in digests]
-        wanted: dict[Path, list[int]] = {}
-        for position, (chunk, _) in enumerate(places):
-            wanted.setdefault(chunk, []).append(position)
-        found = {
-            tap.name: np.empty((len(digests), *tap.shape), dtype=np.float32)
-            for tap in self.manifest.taps
-        }
-        for chunk, positions in wanted.items():
-            rows = [places[position][1] for position in positions]
+        return {name: torch.from_numpy(self._read(name, digests)) for name in self._names(taps)}
+
+    def _read(self, name: str, digests: np.ndarray) -> np.ndarray:
+        """The stored answers of one tap: float32 [n, *shape]."""
+        shape = next(tap.shape for tap in self.manifest.taps if tap.name == name)
+        values = np.empty((len(digests), *shape), dtype=np.float32)
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, digest in enumerate(digests):
+            chunk, row = self._index[name][digest.tobytes()]
+            wanted.setdefault(chunk, []).append((position, row))
+        for chunk, places in wanted.items():
+            positions, rows = map(list, zip(*places, strict=True))
             with safetensors.safe_open(chunk, framework="numpy") as file:
-                for name, values in found.items():
-                    values[positions] = file.get_tensor(_TAP + name)[rows]
-        return {name: torch.from_numpy(values) for name, values in found.items()}
+                values[positions] = file.get_tensor(_TAP + name)[rows]
+        return values
+
+    def _names(self, taps: Sequence[str] | None) -> tuple[str, ...]:
+        if taps is None:
+            return tuple(self._index)
+        if unknown := [name for name in taps if name not in self._index]:
+            raise ValueError(f"no taps {unknown}; the store has {list(self._index)}")
+        return tuple(taps)
 
     def receipts(self) -> list[dict[str, Any]]:
         """The receipts of all finished requests, in no particular order."""
@@ -210,10 +213,16 @@ class AnswerStore:
     def _pending(self, path: Path) -> PendingRequest:
         values = json.loads(path.read_text())
         digests = np.frombuffer(bytes.fromhex("".join(values["digests"])), dtype=np.uint8)
-        return PendingRequest(values["request_id"], digests.reshape(-1, 32))
+        # A request that was begun before taps could be chosen is for all of them.
+        taps = tuple(values.get("taps", self._index))
+        return PendingRequest(values["request_id"], digests.reshape(-1, 32), taps)
 
-    def _check(self, answers: Mapping[str, np.ndarray], count: int) -> None:
-        expected = {tap.name: (count, *tap.shape) for tap in self.manifest.taps}
+    def _check(self, answers: Mapping[str, np.ndarray], begun: PendingRequest) -> None:
+        expected = {
+            tap.name: (len(begun.digests), *tap.shape)
+            for tap in self.manifest.taps
+            if tap.name in begun.taps
+        }
         if set(answers) != set(expected):
             raise ValueError(f"answers for taps {sorted(answers)}, expected {sorted(expected)}")
         for name, shape in expected.items():
@@ -224,7 +233,7 @@ class AnswerStore:
                 )
 
     def _admit(self, chunk: Path) -> None:
-        """Verifies one chunk and enters its rows; the first answer to a sample stays."""
+        """Verifies one chunk and enters its rows; the first answer to a sample's tap stays."""
         try:
             with safetensors.safe_open(chunk, framework="numpy") as file:
                 metadata = dict(file.metadata())
@@ -234,8 +243,12 @@ class AnswerStore:
             raise UserError(_corrupt(chunk)) from error
         if not sound or metadata["teacher_version"] != self.manifest.teacher_version:
             raise UserError(_corrupt(chunk))
-        for number, row in enumerate(tensors[_DIGESTS]):
-            self._index.setdefault(row.tobytes(), (chunk, number))
+        for name in tensors.keys() - {_DIGESTS}:
+            index = self._index.get(name.removeprefix(_TAP))
+            if index is None:
+                raise UserError(_corrupt(chunk))
+            for number, row in enumerate(tensors[_DIGESTS]):
+                index.setdefault(row.tobytes(), (chunk, number))
 
 
 def _checked(digests: np.ndarray) -> np.ndarray:
@@ -259,15 +272,3 @@ def _corrupt(chunk: Path) -> str:
         f"{chunk} is damaged or not of this store; move it away and run again: "
         "the service returns answers that were paid for once free of charge"
     )
-
-
-def _difference(folder: Path, stored: AnswerManifest, asked: AnswerManifest) -> str:
-    if stored.teacher_version != asked.teacher_version:
-        what = f"teacher {stored.teacher_version}, not of teacher {asked.teacher_version}"
-    else:
-        names = [tap.name for tap in stored.taps if tap not in asked.taps]
-        names += [tap.name for tap in asked.taps if tap not in stored.taps]
-        what = (
-            f"the same teacher under other release settings (taps {', '.join(sorted(set(names)))})"
-        )
-    return f"{folder} holds answers of {what}; use another folder for this teacher's answers"

@@ -216,3 +216,56 @@ def test_request_ids_are_used_once_and_cannot_leave_the_folder(tmp_path: Path) -
     for name in ("../out", "", ".hidden", "a/b"):
         with pytest.raises(ValueError, match="cannot name a file"):
             store.begin(name, digests)
+
+
+def test_each_tap_of_a_sample_is_asked_once_in_whatever_order(tmp_path: Path) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    digests, given = sample_digests(samples(4)), answers(4)
+    store.begin("hints", digests[:3], ["hint"])
+    store.finish("hints", {"hint": given["hint"][:3]}, {})
+    store.begin("labels", digests[2:], ["probabilities"])
+    store.finish("labels", {"probabilities": given["probabilities"][2:]}, {})
+    for opened in (store, AnswerStore.open(tmp_path, MANIFEST)):
+        assert len(opened) == 4
+        assert opened.missing(digests, ["hint"]).tolist() == [False, False, False, True]
+        assert opened.missing(digests, ["probabilities"]).tolist() == [True, True, False, False]
+        assert opened.missing(digests).tolist() == [True, True, False, True]
+        found = opened.answers(digests[:3], ["hint"])
+        assert set(found) == {"hint"}
+        np.testing.assert_array_equal(found["hint"].numpy(), given["hint"][:3])
+        both = opened.answers(digests[2:3])
+        np.testing.assert_array_equal(both["probabilities"].numpy(), given["probabilities"][2:3])
+        np.testing.assert_array_equal(both["hint"].numpy(), given["hint"][2:3])
+        with pytest.raises(UserError, match="1 of 4"):
+            opened.answers(digests, ["hint"])
+    # A tap that is here already stays as it was.
+    store.begin("again", digests, ["hint", "probabilities"])
+    store.finish("again", {name: value + 1 for name, value in given.items()}, {})
+    assert not store.missing(digests).any()
+    np.testing.assert_array_equal(store.answers(digests)["hint"][:3].numpy(), given["hint"][:3])
+
+
+def test_a_pending_request_remembers_its_taps(tmp_path: Path) -> None:
+    store, digests = AnswerStore.open(tmp_path, MANIFEST), sample_digests(samples(2))
+    store.begin("one", digests, ["hint"])
+    store.begin("two", digests)
+    for opened in (store, AnswerStore.open(tmp_path)):
+        assert {request.request_id: request.taps for request in opened.pending()} == {
+            "one": ("hint",),
+            "two": ("probabilities", "hint"),
+        }
+    with pytest.raises(ValueError, match="probabilities"):
+        store.finish("one", answers(2), {})
+    for taps in ([], ["hint", "hint"], ["elsewhere"]):
+        with pytest.raises(ValueError, match="taps"):
+            store.begin("three", digests, taps)
+
+
+def test_a_request_begun_before_taps_could_be_chosen_is_for_all(tmp_path: Path) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    rows = [row.tobytes().hex() for row in sample_digests(samples(2))]
+    text = json.dumps({"request_id": "old", "digests": rows})
+    (tmp_path / "requests" / "old.json").write_text(text)
+    assert store.pending()[0].taps == ("probabilities", "hint")
+    store.finish("old", answers(2), {})
+    assert not store.missing(sample_digests(samples(2))).any()
