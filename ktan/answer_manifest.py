@@ -41,6 +41,6 @@ class AnswerManifest:
         if self.teacher_version != asked.teacher_version:
             what = f"teacher {self.teacher_version}, not of teacher {asked.teacher_version}"
         else:
-            names = {tap.name for tap in set(self.taps) ^ set(asked.taps)}
-            what = f"the same teacher under other release settings (taps {', '.join(sorted(names))})"
+            names = sorted({tap.name for tap in set(self.taps) ^ set(asked.taps)})
+            what = f"the same teacher under other release settings (taps {', '.join(names)})"
         return f"{folder} holds answers of {what}; use another folder for this teacher's answers"
