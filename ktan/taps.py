@@ -21,13 +21,13 @@ from ktan.tap_kinds import TapKind
 
 _FORMS = (
     "logits, probabilities, probabilities@T=3, hint=PATH, hint=PATH:8, hint=PATH:map, "
-    "attention=PATH, attention=PATH:4 (a grid of 4 by 4), signs=PATH, products=PATH,PATH or "
-    "products=PATH,PATH:8"
+    "tsl=PATH:64, tsl=PATH:64x8x8, attention=PATH, attention=PATH:4 (a grid of 4 by 4), "
+    "signs=PATH, products=PATH,PATH or products=PATH,PATH:8"
 )
 _PROBABILITIES = re.compile(r"probabilities(?:@T=(?P<temperature>[0-9.eE+-]+))?")
 _OF_A_PATH = re.compile(
-    r"(?P<kind>hint|attention|signs|products)=(?P<path>[^:=,]+)(?:,(?P<second>[^:=,]+))?"
-    r"(?::(?P<form>map|\d+))?"
+    r"(?P<kind>hint|tsl|attention|signs|products)=(?P<path>[^:=,]+)(?:,(?P<second>[^:=,]+))?"
+    r"(?::(?P<form>map|\d+(?:x\d+x\d+)?))?"
 )
 
 
@@ -47,7 +47,8 @@ class Tap:
     whole_map: bool = False
     """Of a hint: the map [c, h, w] itself instead of its mean over all positions."""
     shape: tuple[int, ...] = ()
-    """Of one sample's answer; empty until `with_shape` has set it."""
+    """Of one sample's answer; empty until `with_shape` has set it. A TSL's is what was asked for,
+    [c, h, w] or [c]; empty for a student's that is not known yet (`ktan.teachers.live`)."""
     second: str | None = None
     """Of products: the path of the second map."""
     grid: int | None = None
@@ -63,6 +64,8 @@ class Tap:
         """Whether an answer is a vector without a frame of its own, which a rotation may align."""
         if self.kind == "products":
             return self.dimensions is not None
+        if self.kind == "tsl":
+            return len(self.shape) == 1
         return self.kind == "hint" and not self.whole_map
 
     def with_shape(self, classes: int, shapes: Mapping[str, tuple[int, ...]]) -> "Tap":
@@ -74,11 +77,13 @@ class Tap:
         if not self.paths:
             return replace(self, shape=(classes,))
         for path in self.paths:
-            if (self.kind not in ("hint", "tsl")) and len(shapes[path]) != 3:
+            if self.kind != "hint" and len(shapes[path]) != 3:
                 raise UserError(
                     f"tap {self.text}: {path} puts out {list(shapes[path])}, and {self.kind} are "
                     "made of maps [c, h, w]; name a module that puts one out"
                 )
+        if self.kind == "tsl":
+            return self
         blank = {path: torch.empty(1, *shapes[path], device="meta") for path in self.paths}
         found = tuple(self.read(torch.empty(1, classes, device="meta"), blank).shape[1:])
         if self.dimensions is None:
@@ -89,19 +94,28 @@ class Tap:
             )
         return replace(self, shape=(self.dimensions,))
 
-    def read(self, logits: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+    def read(
+        self,
+        logits: Tensor,
+        features: Mapping[str, Tensor],
+        layer: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """What one network says, before any reduction.
 
         `logits` [n, classes]; `features` as `TapReader` returns them. Logits come as they are,
         probabilities [n, classes], a hint [n, c] or [n, c, h, w] for a whole map, attention
         [n, h, w], signs [n, c, h, w], products [n, c, c'] or, where they are to be reduced, the
-        same as vectors [n, c·c'].
+        same as vectors [n, c·c']; a TSL what its trained `layer` makes of the map.
         """
         if self.kind == "logits":
             return logits
         if self.kind == "probabilities":
             return torch.softmax(logits / (self.temperature or 1.0), dim=-1)
         feature = features[str(self.path)]
+        if self.kind == "tsl":
+            if layer is None:
+                raise ValueError(f"tap {self.text} is read through its trained layer")
+            return layer(feature)
         if self.kind == "attention":
             return attention_map(feature, None if self.grid is None else (self.grid, self.grid))
         if self.kind == "signs":
@@ -119,6 +133,8 @@ class Tap:
         if not self.paths:
             return self.kind
         form = "map" if self.whole_map else (self.dimensions or self.grid)
+        if self.kind == "tsl":
+            form = "x".join(map(str, self.shape))
         return f"{self.kind}={','.join(self.paths)}" + (f":{form}" if form else "")
 
     def to_json(self) -> dict[str, Any]:
@@ -151,13 +167,25 @@ def parse_tap(text: str) -> Tap:
     path, second, form = match["path"], match["second"], match["form"]
     if (second is not None) != (kind == "products"):
         raise UserError(f"tap {text!r}: products are of two paths, every other tap of one")
-    if form is not None and form != "map" and int(form) < 1:
+    sizes = () if form in (None, "map") else tuple(map(int, form.split("x")))
+    if sizes and min(sizes) < 1:
         raise UserError(f"tap {text!r}: at least one dimension is needed")
-    if (kind == "signs" and form is not None) or (kind != "hint" and form == "map"):
+    if kind == "tsl" and not sizes:
+        raise UserError(
+            f"tap {text!r}: a TSL puts out the student's shape, tsl=PATH:64x8x8 for its map or "
+            "tsl=PATH:64 for the mean over it; name that shape"
+        )
+    if (
+        (kind == "signs" and form is not None)
+        or (kind != "hint" and form == "map")
+        or (kind != "tsl" and len(sizes) > 1)
+    ):
         raise UserError(f"{text!r} is not a tap; a tap is {_FORMS}")
+    if kind == "tsl":
+        return Tap(kind, kind, path=path, shape=sizes)
     if form == "map":
         return Tap(kind, kind, path=path, whole_map=True)
-    size = int(form) if form else None
+    size = sizes[0] if sizes else None
     if kind == "attention":
         return Tap(kind, kind, path=path, grid=size)
     return Tap(kind, kind, path=path, second=second, dimensions=size)

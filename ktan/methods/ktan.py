@@ -55,10 +55,12 @@ class KTAN:
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
-        """See `Method.teacher_taps`: the last map."""
+        """See `Method.teacher_taps`: a TSL behind the last map, in the student's shape."""
+        response = response_tap(self.temperature)
+        if not stages.maps:
+            return (response, Tap(f"hint={stages.pooled}", "hint", stages.pooled))
         last = stages.maps[-1]
-        hint = Tap(f"hint={last}:map", "hint", last, whole_map=True)
-        return (response_tap(self.temperature), hint)
+        return (response, Tap(f"tsl={last}", "tsl", last))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""

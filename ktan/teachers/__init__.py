@@ -4,10 +4,12 @@ from ktan.teachers.alignment import Alignment, Frame
 from ktan.teachers.card import CardTap, Mode, TeacherCard, TrainingPrivacy
 from ktan.teachers.folder import (
     FILES,
+    TSL_FILE,
     WEIGHTS_FILE,
     folder_contents,
     read_alignments,
     read_tensors,
+    read_weights,
     require_free,
     write_folder,
 )
@@ -17,6 +19,7 @@ from ktan.teachers.stack import Stack
 
 __all__ = [
     "FILES",
+    "TSL_FILE",
     "WEIGHTS_FILE",
     "Alignment",
     "CardTap",
@@ -30,6 +33,7 @@ __all__ = [
     "folder_contents",
     "read_alignments",
     "read_tensors",
+    "read_weights",
     "require_free",
     "write_folder",
 ]

@@ -65,15 +65,19 @@ class Frame:
     """float64 [d, m]: V."""
 
     @classmethod
-    def of(cls, features: Tensor, dimensions: int | None) -> "Frame":
+    def of(cls, features: Tensor, dimensions: int | None, *, turned: bool = True) -> "Frame":
         """`features` [n, d] of the public reference; all d directions when None.
 
+        Not `turned`: V is the identity, and the frame keeps the reference's own coordinates, as for
+        a TSL, whose channels a student imitates one by one.
         Raises ValueError when the features are not finite or there are fewer than two samples.
         """
         reference = features.detach().double().cpu()
         if len(reference) < 2 or not bool(reference.isfinite().all()):
             raise ValueError("the reference needs finite features of at least two public samples")
         reference = reference - reference.mean(dim=0)
+        if not turned:
+            return cls(reference, torch.eye(reference.shape[1], dtype=reference.dtype))
         # The Gram matrix: V is wanted whole even where n < d.
         _, vectors = torch.linalg.eigh(reference.T @ reference)
         directions = vectors.flip(1)[:, : dimensions or reference.shape[1]]

@@ -3,6 +3,7 @@
     card.json                what anybody may know
     weights.safetensors      parameter or buffer name → [k, ...]
     alignment.safetensors    per aligned hint: NAME.centre [k, d] and NAME.matrix [k, d, m]
+    tsl.safetensors          teacher-to-student layers, `tsl:TAP:PART` → [k, ...]; where there are
 
 The folder appears whole or not at all, is readable by its owner only, and holds no pickle. An
 application may put one file with a keyed digest beside these.
@@ -23,11 +24,14 @@ from ktan.durable import sync_folder, write_durably
 from ktan.errors import UserError
 from ktan.teachers.alignment import Alignment
 from ktan.teachers.card import TeacherCard
+from ktan.teachers.tsl import layers_only, without_layers
 
 WEIGHTS_FILE = "weights.safetensors"
 ALIGNMENT_FILE = "alignment.safetensors"
+TSL_FILE = "tsl.safetensors"
 FILES = (CARD_FILE, WEIGHTS_FILE, ALIGNMENT_FILE)
-"""In the order in which a keyed digest reads them."""
+"""Of every teacher, in the order in which a keyed digest reads them; `TSL_FILE` comes after them
+where there is one."""
 
 
 def require_free(folder: Path) -> None:
@@ -45,7 +49,10 @@ def write_folder(
     alignments: Mapping[str, Alignment],
     extra: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Writes a teacher; `extra` are further files by name. Raises UserError (`require_free`)."""
+    """Writes a teacher; `extra` are further files by name. Raises UserError (`require_free`).
+
+    `weights`: parameter, buffer or part of a layer (`ktan.teachers.tsl`) → [k, ...].
+    """
     require_free(folder)
     contents = folder_contents(card, weights, alignments)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,16 +73,28 @@ def write_folder(
 def folder_contents(
     card: TeacherCard, weights: Mapping[str, Tensor], alignments: Mapping[str, Alignment]
 ) -> dict[str, bytes]:
-    """File name → content, in the order of `FILES`."""
+    """File name → content, in the order of `FILES` and `TSL_FILE`."""
     aligned: dict[str, Tensor] = {}
     for name, alignment in alignments.items():
         aligned[f"{name}.centre"] = alignment.centre
         aligned[f"{name}.matrix"] = alignment.matrix
-    return {
+    contents = {
         CARD_FILE: (json.dumps(card.to_json(), indent=2) + "\n").encode(),
-        WEIGHTS_FILE: safetensors.torch.save(_plain(weights)),
+        WEIGHTS_FILE: safetensors.torch.save(_plain(without_layers(weights))),
         ALIGNMENT_FILE: safetensors.torch.save(_plain(aligned)),
     }
+    layers = layers_only(weights)
+    if layers:
+        contents[TSL_FILE] = safetensors.torch.save(_plain(layers))
+    return contents
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Networks and layers as one state, name → [k, ...]. Raises UserError (`read_tensors`)."""
+    weights = read_tensors(folder, WEIGHTS_FILE)
+    if (folder / TSL_FILE).exists():
+        weights |= read_tensors(folder, TSL_FILE)
+    return weights
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:

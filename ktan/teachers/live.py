@@ -3,9 +3,13 @@
 What distillation on one's own data does, and what no service could afford: each augmented view is
 asked anew, so that teacher and student see the same picture. Nothing is perturbed; who may see
 such answers may see the teacher.
+
+A teacher-to-student layer (TSL, `ktan.teachers.tsl`) takes the shape of the student that is named
+to `read`, and is trained by `prepare`, once, before anything is answered.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,6 +24,8 @@ from ktan.taps import Tap, TapReader, read_taps, tap_shapes
 from ktan.teacher import AnswerTap
 from ktan.teachers.card import TeacherCard
 from ktan.teachers.folder import WEIGHTS_FILE, read_tensors
+from ktan.teachers.tsl import TeacherToStudentLayer, student_shape
+from ktan.teachers.tsl_training import LayerFile, LayerRecipe, Weights, train_layers
 
 Draw = Literal["mean", "one"]
 
@@ -60,6 +66,8 @@ class LiveTeacher:
         self._precision = precision
         self._draw, self._seed = draw, seed
         self._taps: dict[str, Tap] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._layers: dict[str, list[Weights]] = {}
         self._readers: list[TapReader] = []
         self.read(taps)
 
@@ -79,14 +87,49 @@ class LiveTeacher:
             networks, card.network, card.normalisation, taps, device=device, precision=precision
         )
 
-    def read(self, taps: Sequence[Tap]) -> None:
-        """Answers these taps from now on."""
+    def read(self, taps: Sequence[Tap], student: NetworkSpec | None = None) -> None:
+        """Answers these taps from now on; a TSL that names no shape puts out the student's.
+
+        Raises UserError for such a TSL without a student.
+        """
         paths = list(dict.fromkeys(path for tap in taps for path in tap.paths))
-        shapes = tap_shapes(self._networks[0], self.spec.input_shape, paths) if paths else {}
-        self._taps = {tap.name: tap.with_shape(self.spec.classes, shapes) for tap in taps}
+        self._shapes = tap_shapes(self._networks[0], self.spec.input_shape, paths) if paths else {}
+        fitted = [_fitted(tap, student) for tap in taps]
+        self._taps = {tap.name: tap.with_shape(self.spec.classes, self._shapes) for tap in fitted}
         for reader in self._readers:
             reader.close()
         self._readers = [read_taps(network, paths) for network in self._networks]
+
+    def prepare(
+        self,
+        samples: Tensor,
+        labels: Tensor,
+        recipe: LayerRecipe | None = None,
+        *,
+        folder: Path | None = None,
+    ) -> None:
+        """Trains the layers of those of its taps that are TSLs and have none yet.
+
+        `samples` uint8 or float32 [n, ...] not normalised, `labels` int64 [n] (-1: the teacher's
+        own opinion): the student's training data. `folder` keeps the layers: a later call with the
+        same teachers, data and recipe finds them there.
+        """
+        recipe = recipe or LayerRecipe(precision=self._precision)
+        for tap in self._taps.values():
+            if tap.kind != "tsl" or tap.text in self._layers:
+                continue
+            kept = None
+            if folder is not None:
+                kept = LayerFile.of(folder, tap, self._networks, samples, labels, recipe)
+            layers = None if kept is None else kept.read(self._device)
+            if layers is None:
+                layers = train_layers(
+                    self._readers, tap, self._shapes[str(tap.path)][0], self.spec.classes,
+                    self._normalise, samples, labels, recipe, self._device,
+                )  # fmt: skip
+                if kept is not None:
+                    kept.write(layers)
+            self._layers[tap.text] = layers
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -105,7 +148,7 @@ class LiveTeacher:
 
     def answer(self, samples: Tensor) -> dict[str, Tensor]:
         """See `Teacher.answer`: the mean of all, on the CPU."""
-        found = self._mean(self._readers, samples)
+        found = self._mean(range(len(self._readers)), samples)
         return {name: value.cpu() for name, value in found.items()}
 
     def answer_step(self, samples: Tensor, step: int) -> dict[str, Tensor]:
@@ -113,23 +156,45 @@ class LiveTeacher:
 
         Depends on nothing but samples, seed and step, so that a resumed run gets the same.
         """
-        readers = self._readers
-        if self._draw == "one" and len(readers) > 1:
+        numbers = range(len(self._readers))
+        if self._draw == "one" and len(numbers) > 1:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-            readers = [readers[int(torch.randint(len(readers), (1,), generator=generator))]]
-        return self._mean(readers, samples)
+            drawn = int(torch.randint(len(numbers), (1,), generator=generator))
+            numbers = range(drawn, drawn + 1)
+        return self._mean(numbers, samples)
 
     @torch.no_grad()
-    def _mean(self, readers: Sequence[TapReader], samples: Tensor) -> dict[str, Tensor]:
+    def _mean(self, numbers: range, samples: Tensor) -> dict[str, Tensor]:
         normalised = self._normalise(samples.to(self._device))
         if normalised.ndim == 4:
             normalised = normalised.contiguous(memory_format=torch.channels_last)
         sums: dict[str, Tensor] = {}
-        for reader in readers:
+        for number in numbers:
             with autocast(self._device, self._precision):
-                logits, features = reader(normalised)
+                logits, features = self._readers[number](normalised)
             read = {path: feature.float() for path, feature in features.items()}
             for name, tap in self._taps.items():
-                value = tap.read(logits.float(), read)
+                value = tap.read(logits.float(), read, self._layer(tap, number))
                 sums[name] = value if name not in sums else sums[name] + value
-        return {name: value / len(readers) for name, value in sums.items()}
+        return {name: value / len(numbers) for name, value in sums.items()}
+
+    def _layer(self, tap: Tap, number: int) -> TeacherToStudentLayer | None:
+        if tap.kind != "tsl":
+            return None
+        if tap.text not in self._layers:
+            raise UserError(
+                f"tap {tap.text}: its layer is not trained yet; call LiveTeacher.prepare first"
+            )
+        return TeacherToStudentLayer(tap.shape, self._layers[tap.text][number])
+
+
+def _fitted(tap: Tap, student: NetworkSpec | None) -> Tap:
+    """A TSL without a shape in its student's."""
+    if tap.kind != "tsl" or tap.shape:
+        return tap
+    if student is None:
+        raise UserError(
+            f"tap {tap.text}: a TSL puts out its student's shape; name the student to "
+            "LiveTeacher.read, or the shape: tsl=PATH:64x8x8"
+        )
+    return replace(tap, shape=student_shape(student))

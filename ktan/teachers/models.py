@@ -12,8 +12,9 @@ from ktan.precision import Precision, autocast, resolve_device
 from ktan.taps import TapReader, read_taps
 from ktan.teachers.alignment import Alignment
 from ktan.teachers.card import CardTap, TeacherCard
-from ktan.teachers.folder import WEIGHTS_FILE, read_alignments, read_tensors
+from ktan.teachers.folder import read_alignments, read_weights
 from ktan.teachers.stack import Stack, state_slice
+from ktan.teachers.tsl import layer_in, without_layers
 
 
 class TeacherModels:
@@ -27,7 +28,8 @@ class TeacherModels:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        """`weights`: name → [k, ...]; `alignments`: tap name → alignment, where a hint has one."""
+        """`weights`: name → [k, ...], with the layers of TSL taps (`ktan.teachers.tsl`);
+        `alignments`: tap name → alignment, where a hint has one."""
         self.card = card
         self.device = torch.device(device)
         self.precision = precision
@@ -40,7 +42,9 @@ class TeacherModels:
             raise UserError(f"the card speaks of {card.teachers} teachers, the weights of {counts}")
         self._single: TapReader | None = None
         if card.teachers == 1:
-            network = _loaded(card, {name: value[0] for name, value in self._weights.items()})
+            own = {name: value[0] for name, value in self._weights.items()}
+            network = _loaded(card, without_layers(own))
+            self._layers = {tap.name: layer_in(own, tap) for tap in self._taps}
             paths = [path for tap in self._taps for path in tap.paths]
             self._single = read_taps(network.to(self.device), paths)
 
@@ -57,9 +61,7 @@ class TeacherModels:
         """
         card = TeacherCard.read(folder)
         where = resolve_device(device) if isinstance(device, str) else device
-        return cls(
-            card, read_tensors(folder, WEIGHTS_FILE), read_alignments(folder), where, precision
-        )
+        return cls(card, read_weights(folder), read_alignments(folder), where, precision)
 
     @torch.no_grad()
     def answers(self, samples: Tensor) -> dict[str, Tensor]:
@@ -99,7 +101,12 @@ class TeacherModels:
             if self._single is None:
                 return self._stack.read(state_slice(self._weights, teachers), normalised)
             logits, features = self._single(normalised)
-        return {tap.name: tap.read(logits.float(), features).float()[None] for tap in self._taps}
+        # Squares and products of features are made in float32.
+        exact = {path: feature.float() for path, feature in features.items()}
+        return {
+            tap.name: tap.read(logits.float(), exact, self._layers[tap.name]).float()[None]
+            for tap in self._taps
+        }
 
     def _require_fitting(self, samples: Tensor) -> None:
         expected = (self.card.torch_dtype, tuple(self.card.input_shape))

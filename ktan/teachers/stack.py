@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ktan.networks import NetworkSpec, build
 from ktan.taps import Tap, TapReader, read_taps
+from ktan.teachers.tsl import layer_in, without_layers
 
 State = Mapping[str, Tensor]
 """Parameter or buffer name → [k, ...]."""
@@ -24,7 +25,7 @@ class Stack:
     """The architecture that k states share. Several threads may use one."""
 
     def __init__(self, spec: NetworkSpec, taps: Sequence[Tap], device: torch.device) -> None:
-        """`taps` are what `read` returns; `hint` paths are tapped in the network.
+        """`taps` are what `read` returns, from the paths that they name in the network.
 
         Raises UserError for a path that the network does not have.
         """
@@ -66,6 +67,12 @@ class Stack:
         logits: Tensor = torch.func.functional_call(network, dict(state), (samples,))
         return logits
 
+    def features(self, state: State, samples: Tensor) -> dict[str, Tensor]:
+        """One network, in evaluation mode: what its taps' paths put out; as `logits`."""
+        reader = self._reader()
+        reader.network.eval()
+        return reader.functional(without_layers(state), samples)[1]
+
     @torch.no_grad()
     def is_random(self) -> bool:
         """Whether a pass in training mode draws random numbers (dropout, stochastic depth)."""
@@ -83,14 +90,19 @@ class Stack:
     def read(self, state: State, samples: Tensor) -> dict[str, Tensor]:
         """k states and normalised samples [n, ...], the same for all → tap name → [k, n, ...].
 
+        A state holds the layers of TSL taps, too (`ktan.teachers.tsl`).
         In evaluation mode, float32, before alignment. Not chunked: see `chunks`.
         """
         reader = self._reader()
         reader.network.eval()
 
         def one(own: dict[str, Tensor]) -> dict[str, Tensor]:
-            logits, features = reader.functional(own, samples)
-            return {tap.name: tap.read(logits.float(), features).float() for tap in self.taps}
+            logits, features = reader.functional(without_layers(own), samples)
+            exact = {path: feature.float() for path, feature in features.items()}
+            return {
+                tap.name: tap.read(logits.float(), exact, layer_in(own, tap)).float()
+                for tap in self.taps
+            }
 
         if len(next(iter(state.values()))) == 1:
             found = one({name: value[0] for name, value in state.items()})

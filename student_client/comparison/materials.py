@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ktan.methods import Method
+from ktan.networks import NetworkSpec
 from ktan.teacher import AnswerTap
 from ktan.training_data import TrainingData
 from student_client.comparison.lessons import Material
@@ -49,26 +52,34 @@ def alone_material(public: PublicData, chosen: Chosen | None) -> Material:
     return Material(samples_of(public, chosen))
 
 
+def local_offer(
+    public: PublicData, teacher: LocalTeacher, methods: Iterable[Method], student: NetworkSpec
+) -> Material:
+    """What a local teacher will answer: what any of the methods looks at, and no more."""
+    stages = teacher.live.stages
+    wanted = {tap.name: tap for method in methods for tap in method.teacher_taps(stages)}
+    teacher.live.read(list(wanted.values()), student)
+    return Material(samples_of(public, None), teacher.live.taps, stages)
+
+
 def local_material(
-    public: PublicData,
-    chosen: Chosen | None,
-    teacher: LocalTeacher,
-    methods: Iterable[Method],
+    public: PublicData, chosen: Chosen | None, teacher: LocalTeacher, offer: Material, folder: Path
 ) -> Material:
     """A local teacher beside every student: each augmented view is answered as it is drawn.
 
-    The teacher answers what any of the methods looks at, and no more. Students that ask nobody
-    may sit in, too.
+    Students that ask nobody may sit in, too. Layers that give the teacher's maps the student's
+    shape are trained first, on all public samples, and kept in `folder`.
     """
-    stages = teacher.live.stages
-    wanted = {tap.name: tap for method in methods for tap in method.teacher_taps(stages)}
-    teacher.live.read(list(wanted.values()))
+    teacher.live.prepare(
+        torch.cat([public.labelled, public.unlabelled]),
+        torch.cat([public.labels, public.labels.new_full((len(public.unlabelled),), -1)]),
+        folder=folder,
+    )
     data = samples_of(public, chosen)
     assert data.answered is not None
-    return Material(
+    return replace(
+        offer,
         data=replace(data, teacher=teacher.live),
-        taps=teacher.live.taps,
-        teacher_stages=stages,
         at_hand=teacher.live.answer(data.answered[:_AT_HAND]),
         answers=Answers({}, teacher.provenance(len(data.answered)), charged=0),
     )

@@ -27,6 +27,7 @@ from student_client.comparison.local_teacher import LocalTeacher, load_local
 from student_client.comparison.materials import (
     alone_material,
     local_material,
+    local_offer,
     offered,
     remote_material,
     with_unlabelled,
@@ -128,23 +129,20 @@ def _materials(
     with closing(source) if source is not None else nullcontext():
         offers: dict[TeacherKind, Material] = {"none": alone_material(public, None)}
         if local is not None:
-            offers["local"] = local_material(public, None, local, room.methods.values())
+            offers["local"] = local_offer(public, local, room.methods.values(), room.spec)
         chosen = read_selection(out, public) if resume else None
         if source is not None:
             offers["remote"] = offered(public, source.prepare(public, chosen))
         cells = _possible(comparison, room, offers, screen)
-        if source is None:
-            return cells, offers
-        if chosen is None:
-            chosen = _choose(comparison, room, screen)
-            write_selection(out, chosen)
-        answers = source.answers(public, chosen)
-    materials: dict[TeacherKind, Material] = {
-        "none": alone_material(public, chosen),
-        "remote": remote_material(public, chosen, offers["remote"], answers),
-    }
+        if source is not None:
+            if chosen is None:
+                chosen = _choose(comparison, room, screen)
+                write_selection(out, chosen)
+            answers = source.answers(public, chosen)
+            offers["remote"] = remote_material(public, chosen, offers["remote"], answers)
+    materials = offers | {"none": alone_material(public, chosen)}
     if local is not None:
-        materials["local"] = local_material(public, chosen, local, room.methods.values())
+        materials["local"] = local_material(public, chosen, local, offers["local"], out)
     return cells, materials
 
 

@@ -13,10 +13,11 @@ step: vmap in stacks of 25 in bf16 0.30, in float32 0.41; one after another by a
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -56,6 +57,27 @@ class EnsembleRecipe:
         return repr(self)
 
 
+class Learner(Protocol):
+    """What k learners have in common: all but their states. `Stack` is one."""
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether a pass in training mode changes a state's buffers."""
+        ...
+
+    def parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Names of what is trained; the rest of a state are buffers."""
+        ...
+
+    def logits(self, state: State, samples: Tensor, *, training: bool = False) -> Tensor:
+        """Of one learner; to be mapped over k."""
+        ...
+
+    def is_random(self) -> bool:
+        """Whether a pass in training mode draws random numbers."""
+        ...
+
+
 def train_ensemble(
     samples: Tensor,
     labels: Tensor,
@@ -76,16 +98,39 @@ def train_ensemble(
     call with the same recipe goes on from there, to the same weights. `stopping` is asked after
     each step; when it says yes, states are saved and KeyboardInterrupt is raised.
     """
-    network = Stack(recipe.spec, (), device)
+    # Here and not in the threads, which share one random state.
+    if start is None:
+        first = new_states(recipe.spec, [seed_of(recipe.seed, i) for i in range(len(shards))])
+    else:
+        first = {name: value.expand(len(shards), *value.shape) for name, value in start.items()}
+    return train_stacks(
+        Stack(recipe.spec, (), device), first, samples, labels, shards, recipe, device=device,
+        folder=folder, stopping=stopping, on_step=on_step,
+    )  # fmt: skip
+
+
+def train_stacks(
+    network: Learner,
+    first: State,
+    samples: Tensor,
+    labels: Tensor,
+    shards: Sequence[Indices],
+    recipe: EnsembleRecipe,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    name: str = "stack",
+    stopping: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int], None] = lambda _teachers: None,
+) -> State:
+    """k trained learners from their `first` states, name → [k, ...]; see `train_ensemble`.
+
+    `name`: of the files in `folder`, NAME-0000.safetensors and so on.
+    """
     # Networks with running statistics cannot share a stack; they are trained one after another.
     height = 1 if network.has_buffers else recipe.stack
     groups = [range(i, min(i + height, len(shards))) for i in range(0, len(shards), height)]
     samples, labels = samples.to(device), labels.to(device)
-    # Here and not in the threads, which share one random state.
-    if start is None:
-        first = new_states(recipe.spec, [_seed(recipe.seed, i) for i in range(len(shards))])
-    else:
-        first = {name: value.expand(len(shards), *value.shape) for name, value in start.items()}
     gone = threading.Event()
     # Dropout draws from torch's one random state: in threads, who draws what would depend on how
     # long other teachers' steps take.
@@ -95,13 +140,13 @@ def train_ensemble(
         group = groups[number]
         own = state_slice(first, slice(group.start, group.stop))
         run = _StackRun(network, recipe, group, [shards[i] for i in group], own, device)
-        path = None if folder is None else folder / f"stack-{number:04d}.safetensors"
+        path = None if folder is None else folder / f"{name}-{number:04d}.safetensors"
         if path is not None and path.exists():
             run.state.load(path, recipe.fingerprint())
         while run.state.step < recipe.steps:
             with torch.random.fork_rng(enabled=random):
                 if random:
-                    torch.manual_seed(_seed(recipe.seed, group.start, run.state.step, 1))
+                    torch.manual_seed(seed_of(recipe.seed, group.start, run.state.step, 1))
                 run.step(samples, labels)
             on_step(len(group))
             if stopping() or gone.is_set():
@@ -118,7 +163,7 @@ def train_ensemble(
         parts = [train_group(number) for number in range(len(groups))]
     else:
         parts = _in_threads(train_group, len(groups), workers, gone)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _in_threads(
@@ -145,7 +190,7 @@ class _StackRun:
 
     def __init__(
         self,
-        network: Stack,
+        network: Learner,
         recipe: EnsembleRecipe,
         group: range,
         shards: Sequence[Indices],
@@ -176,7 +221,7 @@ class _StackRun:
         drawn = np.stack([batches(state.step) for batches in self._batches])
         places = torch.from_numpy(drawn.reshape(-1)).to(self._device)
         generator = torch.Generator().manual_seed(
-            _seed(recipe.seed, self._group.start, 1 + state.step)
+            seed_of(recipe.seed, self._group.start, 1 + state.step)
         )
         inputs = recipe.normalise(recipe.augment(samples[places], generator))
         inputs = inputs.reshape(*drawn.shape, *samples.shape[1:])
@@ -206,7 +251,8 @@ class _StackRun:
         if len(self._group) > 1:
             detached = {name: value.detach() for name, value in state.parameters.items()}
             own = torch.func.grad(self._loss)
-            return dict(torch.func.vmap(own, randomness="different")(detached, {}, inputs, targets))
+            mapped = torch.func.vmap(own, randomness="different")
+            return dict(mapped(detached, state.buffers, inputs, targets))
         parameters = {name: value[0] for name, value in state.parameters.items()}
         # Views: running statistics are updated in place.
         buffers = {name: value[0] for name, value in state.buffers.items()}
@@ -227,5 +273,6 @@ def _own_copy(value: Tensor, device: torch.device) -> Tensor:
     return value.to(device).clone(memory_format=torch.contiguous_format)
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
+    """A seed that is the numbers' own: no two sequences of them share one but by chance."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

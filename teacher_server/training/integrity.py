@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ktan.errors import UserError
-from ktan.teachers import FILES, WEIGHTS_FILE
+from ktan.teachers import FILES, TSL_FILE, WEIGHTS_FILE
 from privacy.ledger import Ledger
 
 MAC_FILE = "files.mac"
@@ -21,14 +21,16 @@ Mac = Callable[[Iterable[bytes]], str]
 
 def seal(contents: Mapping[str, bytes], mac: Mac) -> bytes:
     """What `MAC_FILE` holds for these files (name → content)."""
-    return (mac(_framed((name, contents[name]) for name in FILES)) + "\n").encode()
+    names = [*FILES, TSL_FILE] if TSL_FILE in contents else FILES
+    return (mac(_framed((name, contents[name]) for name in names)) + "\n").encode()
 
 
 def weights_mac(contents: Mapping[str, bytes], mac: Mac) -> str:
     """Names the weights among these files in a training charge.
 
-    The weights alone: card and alignments follow from them and from public data, and may differ in
-    their last bits where they are computed again on another machine.
+    The networks' weights alone: card, alignments and teacher-to-student layers follow from them and
+    from public data, and may differ in their last bits where they are computed again on another
+    machine.
     """
     return mac(_framed([(WEIGHTS_FILE, contents[WEIGHTS_FILE])]))
 
@@ -53,7 +55,9 @@ def verify_folder(folder: Path, mac: Mac) -> None:
     """Raises UserError unless the teacher's files are those that were sealed under this ledger."""
     try:
         sealed = (folder / MAC_FILE).read_text(encoding="utf-8").strip()
-        found = mac(_framed((name, (folder / name).read_bytes()) for name in FILES))
+        # Under the seal of a teacher with layers their absence shows, as any other change does.
+        names = [*FILES, TSL_FILE] if (folder / TSL_FILE).exists() else FILES
+        found = mac(_framed((name, (folder / name).read_bytes()) for name in names))
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no whole teacher: {error.filename} is missing") from error
     if not hmac.compare_digest(sealed, found):

@@ -25,7 +25,9 @@ class TeacherOptions:
     """k, of an ensemble; the other modes train one."""
     taps: tuple[str, ...] = ("probabilities",)
     """What may be served: logits, probabilities, probabilities@T=3, hint=PATH, hint=PATH:8
-    (reduced to 8 dimensions), hint=PATH:map (dp-sgd and single), attention=PATH, attention=PATH:4
+    (reduced to 8 dimensions), hint=PATH:map (dp-sgd and single), tsl=PATH:64 (a layer that is
+    trained to put out a student's 64 channels, averaged over positions), tsl=PATH:64x8x8 (its whole
+    map; dp-sgd and single), attention=PATH, attention=PATH:4
     (a grid of 4 by 4), products=PATH,PATH:8, and products=PATH,PATH and signs=PATH (dp-sgd and
     single); repeat for several."""
     network: str | None = None
@@ -54,6 +56,8 @@ class TeacherOptions:
     fresh weights."""
     reference_steps: int = 1000
     """Training steps of the public reference network."""
+    tsl_steps: int = 300
+    """Training steps of each teacher-to-student layer (taps tsl=...), 32 samples each."""
     alignment_samples: int = 1000
     """Public samples on which hints are aligned and bounds are found, at most."""
     bound_quantile: float = 0.5
@@ -85,6 +89,7 @@ class TeacherOptions:
             "--epochs": self.epochs,
             "--max-grad-norm": self.max_grad_norm,
             "--stack": self.stack,
+            "--tsl-steps": self.tsl_steps,
             "--chunk": self.chunk,
             "--alignment-samples": self.alignment_samples,
             "--learning-rate": 1.0 if self.learning_rate is None else self.learning_rate,

@@ -57,6 +57,11 @@ def _require_common_meaning(tap: Tap) -> None:
             "another, so that the mean of their signs says nothing, and no rotation of signs gives "
             f"signs; use dp-sgd, or attention={tap.path}:4 in their place"
         )
+    if tap.kind == "tsl":
+        raise UserError(
+            f"tap {tap.text}: whole maps of an ensemble cannot be aligned, and their mean says "
+            f"nothing; take the mean over positions (tsl={tap.path}:{tap.shape[0]}) or use dp-sgd"
+        )
     if tap.kind == "products":
         raise UserError(
             f"tap {tap.text}: whole products of an ensemble cannot be aligned, and their mean says "
@@ -100,14 +105,19 @@ def measure_reference(
     measured = [tap for tap in taps if needs_public(tap, mode)]
     said = _read(Stack(spec, measured, device), state, public) if measured else {}
     frames = {
-        tap.name: Frame.of(said[tap.name][0], tap.dimensions)
+        tap.name: Frame.of(said[tap.name][0], tap.dimensions, turned=tap.kind != "tsl")
         for tap in measured
         if is_aligned(tap, mode)
     }
     entries = []
     for tap in taps:
         if mode == "dp-sgd":
-            entries.append(CardTap(tap, 0.0, "none: answers are post-processing of the weights"))
+            source = "none: answers are post-processing of the weights"
+            if tap.kind == "tsl":
+                source += (
+                    ", through a layer trained on public samples and the teacher's own answers"
+                )
+            entries.append(CardTap(tap, 0.0, source))
         elif known := _known_bound(tap):
             entries.append(CardTap(tap, *known))
         else:

@@ -20,6 +20,7 @@ from ktan.precision import resolve_device
 from ktan.taps import Tap, parse_taps, tap_shapes
 from ktan.teachers import TeacherCard, folder_contents, require_free, write_folder
 from ktan.teachers.stack import State, new_states
+from ktan.teachers.tsl import without_layers
 from ktan.threads import suit_threads
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
@@ -41,6 +42,12 @@ from teacher_server.training.reference import (
     public_normalisation,
 )
 from teacher_server.training.training_privacy import training_privacy
+from teacher_server.training.tsl import (
+    fresh_layers,
+    layer_recipe,
+    train_layers,
+    train_teachers_layers,
+)
 from teacher_server.training.unfinished import Unfinished
 
 _REFERENCE_BATCH = 32
@@ -103,8 +110,23 @@ def train_teacher(
         origin,
         work.device,
     )
-    start = reference_state if options.start == "reference" else None
+    # Without the leading 1.
+    first = {name: value[0] for name, value in reference_state.items()}
+    start = first if options.start == "reference" else None
     weights = _train(work, unfinished, start, custody, progress)
+    layers = train_teachers_layers(
+        weights,
+        work.taps,
+        dataset,
+        parts,
+        options.mode,
+        layer_recipe(work.recipe, options.tsl_steps),
+        device=work.device,
+        start=None if options.mode == "dp-sgd" else start,
+        folder=unfinished.folder,
+        progress=progress,
+    )
+    weights = {**weights, **layers}
     alignments = align_teachers(weights, work.recipe.spec, reference, work.public, work.device)
     card = TeacherCard(
         version=unfinished.version,
@@ -163,11 +185,12 @@ def _plan_work(dataset: Dataset, parts: Split, options: TeacherOptions, custody:
     # Labelled ones last: they are few, and the reference knows them by heart.
     places = torch.from_numpy(parts.unlabelled), torch.from_numpy(parts.labelled)
     public = torch.cat([dataset.samples[part[:_MEASURED]] for part in places])
-    measured = [tap for tap in taps if needs_public(tap, options.mode)]
+    measured = [tap for tap in taps if tap.kind == "tsl" or needs_public(tap, options.mode)]
     if len(public) < 2 and measured:
         raise UserError(
-            f"the frame and the bound of tap {measured[0].text} are found on public samples, and "
-            "the split has none; raise --unlabelled, or release probabilities only"
+            f"the frame and the bound of tap {measured[0].text}, and under dp-sgd the layer of a "
+            "tap tsl=..., are found on public samples, and the split has none; raise --unlabelled, "
+            "or release probabilities only"
         )
     normalise = public_normalisation(public)
     optimiser, rate = chosen_optimiser(options)
@@ -212,9 +235,12 @@ def _reference_state(work: _Work, unfinished: Unfinished) -> tuple[State, str]:
     """The public reference network, name → [1, ...], and what it is."""
     labelled = torch.from_numpy(work.parts.labelled)
     steps = work.options.reference_steps
+    # Behind a dp-sgd teacher no reference says in which frame a layer speaks.
+    taps = () if work.options.mode == "dp-sgd" else work.taps
     if len(labelled) == 0 or steps == 0:
         fresh = new_states(work.recipe.spec, [work.options.seed])
-        return fresh, "the norms of a network that nobody trained,"
+        layers = fresh_layers(taps, work.recipe, 1)
+        return {**fresh, **layers}, "the norms of a network that nobody trained,"
     origin = f"the norms of a network trained on {len(labelled)} public labels,"
     kept = unfinished.reference()
     if kept is not None:
@@ -229,7 +255,10 @@ def _reference_state(work: _Work, unfinished: Unfinished) -> tuple[State, str]:
     )
     samples, labels = work.dataset.samples[labelled], work.dataset.labels[labelled]
     shard = torch.arange(len(labelled)).numpy()
-    state = train_ensemble(samples, labels, [shard], recipe, device=work.device)
+    network = train_ensemble(samples, labels, [shard], recipe, device=work.device)
+    after = layer_recipe(recipe, work.options.tsl_steps)
+    layers = train_layers(network, taps, samples, labels, [shard], after, device=work.device)
+    state = {**network, **layers}
     unfinished.keep_reference(state)
     return state, origin
 
@@ -239,7 +268,7 @@ def _train(
 ) -> State:
     private = torch.from_numpy(work.parts.private)
     records, labels = work.dataset.samples[private], work.dataset.labels[private]
-    first = None if start is None else {name: value[0] for name, value in start.items()}
+    first = None if start is None else without_layers(start)
     options, recipe = work.options, work.recipe
     run = custody.training_run
     if options.mode == "dp-sgd":
