@@ -43,7 +43,7 @@ def build(spec: NetworkSpec) -> nn.Module:
         return build_own(spec)
     make, fixed = _ours(spec.name)
     try:
-        return make(spec.input_shape, spec.classes, **fixed, **spec.options)
+        return make(spec.input_shape, spec.classes, **{**fixed, **spec.options})
     except TypeError as error:
         raise UserError(
             f"network {spec.name} does not take the options {dict(spec.options)}: {error}"
