@@ -12,7 +12,7 @@ from ktan.errors import UserError
 from ktan.methods.batch import Batch
 from ktan.teachers.live import LiveTeacher
 
-_STRONG = Augment("affine")
+_STRONG = Augment("strong")
 
 
 @dataclass(frozen=True)

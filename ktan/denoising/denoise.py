@@ -23,8 +23,7 @@ def denoise(probabilities: Tensor, how: Denoising, noise_sd: float = 0.0) -> Ten
     - `simplex`: `project_to_simplex`.
     - `posterior`: `posterior_mean`.
     """
-    if how not in get_args(Denoising):
-        raise UserError(f"denoise is {how!r}; it is one of {', '.join(get_args(Denoising))}")
+    _check(how)
     if how == "posterior":
         return posterior_mean(probabilities, noise_sd)
     return project_to_simplex(probabilities) if how == "simplex" else probabilities
@@ -40,7 +39,8 @@ class Shrinkage:
     """
 
     def __init__(self, how: Denoising, noise_sd: float) -> None:
-        """See `denoise`."""
+        """See `denoise`. Raises UserError for a name that is none of its."""
+        _check(how)
         self._how, self._noise_sd = how, noise_sd
         self._known: dict[bytes, Tensor] = {}
 
@@ -55,3 +55,8 @@ class Shrinkage:
         if key not in self._known:
             self._known[key] = posterior_mean(row, self._noise_sd)
         return self._known[key]
+
+
+def _check(how: str) -> None:
+    if how not in get_args(Denoising):
+        raise UserError(f"denoise is {how!r}; it is one of {', '.join(get_args(Denoising))}")

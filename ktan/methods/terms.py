@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ktan.denoising import Denoising, denoise
+from ktan.denoising import Denoising, Shrinkage
 from ktan.losses import centred_logits_loss, expected_cross_entropy, local_loss
 from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
@@ -25,13 +25,14 @@ def local_term(weight: float) -> Term:
 def distillation_term(weight: float, binding: Binding, denoising: Denoising) -> Term:
     """The loss on the teacher's opinion that fits what it releases: probabilities or logits."""
     (tap,) = binding.taps_for(RESPONSE)
+    shrink = Shrinkage(denoising, tap.noise_sd)
 
     def kd(view: View, batch: Batch) -> Tensor:
         released = batch.answers[tap.name]
         if tap.kind == "logits":
             return centred_logits_loss(view.answered_logits, released)
         # Where nothing was perturbed there is nothing to shrink.
-        target = denoise(released, denoising) if tap.noise_sd else released
+        target = shrink(released) if tap.noise_sd else released
         return expected_cross_entropy(view.answered_logits, target, tap.temperature)
 
     return Term("kd", STUDENT, weight, kd)

@@ -178,3 +178,5 @@ def test_shrinkage_in_training_does_not_depend_on_the_batch_an_answer_comes_in(
 def test_an_unknown_shrinkage_is_refused() -> None:
     with pytest.raises(UserError, match="none, simplex, posterior"):
         denoise(torch.zeros(1, 3), "median")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="none, simplex, posterior"):
+        Shrinkage("median", 0.1)  # type: ignore[arg-type]
