@@ -129,6 +129,9 @@ def train_together(
         for step in range(done, steps):
             if ask is not None and plans[0].asked(step) > asked:
                 asked = plans[0].asked(step)
+                if pupils[0].done < step:
+                    # Asking may fail, or be cut off: what came before is not done again.
+                    pupils[0].save(step)
                 stream = batches(ask(asked, pupils[0].student))
             batch = stream.batch(step)
             last = step + 1 == steps

@@ -3,29 +3,69 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.evaluation import accuracy
+from ktan.networks.exits import ExitHead, cut_at
 from ktan.precision import resolve_device
 from student_client.public_data import PublicData, check_suits
-from student_client.student_card import CARD, WEIGHTS, StudentCard, read_student, student_folder
+from student_client.student_card import (
+    CARD,
+    EXITS,
+    WEIGHTS,
+    StudentCard,
+    read_exits,
+    read_student,
+    student_folder,
+    write_student,
+)
 
 
-def export_student(run: Path, out: Path) -> StudentCard:
+def export_student(run: Path, out: Path, exit_number: int | None = None) -> StudentCard:
     """Copies the student of a finished run to `out`, after weights and card were found to fit.
 
-    Raises UserError when the run is not finished, or `out` holds something already.
+    `exit_number`: writes the student that stops at that early exit, from 1, instead; the number
+    after the last is the whole student's. Raises UserError when the run is not finished, has no
+    such exit, or `out` holds something already.
     """
-    _, card = read_student(run)
+    student, card = read_student(run)
+    heads = read_exits(run)
+    if exit_number is not None and not 1 <= exit_number <= len(heads) + 1:
+        raise UserError(
+            f"--exit is {exit_number}, and the student has exits 1 to {len(heads) + 1}, of which "
+            "the last is its own end"
+            if heads
+            else f"{run} was taught without early exits; train with --method byot for some"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; export to a new folder")
+    if exit_number is not None and exit_number <= len(heads):
+        return _write_cut(student, card, heads[exit_number - 1], exit_number, out)
     out.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, CARD):
+    for name in (WEIGHTS, CARD, *([EXITS] if heads else [])):
         shutil.copyfile(student_folder(run) / name, out / name)
     return card
+
+
+def _write_cut(
+    student: nn.Module, card: StudentCard, head: ExitHead, number: int, out: Path
+) -> StudentCard:
+    measured = card.exits_test_accuracy
+    cut = replace(
+        card,
+        test_accuracy=measured[number - 1] if measured else None,
+        exits=(),
+        exits_test_accuracy=(),
+        exits_sha256="",
+        cut_at=head.spec,
+    )
+    return write_student(out, cut_at(card.network, student, head), cut)
 
 
 def evaluate_student(

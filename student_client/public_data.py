@@ -5,7 +5,8 @@ Nothing here looks at the private part: on a student's host there need not be on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 
 from ktan.data import Dataset, DataSource, Normalisation, Split, SplitRecipe, split
+from ktan.data.unit_hash import unit_hash
 from ktan.errors import UserError
 
 _MEASURED = 10_000
 """Samples that are enough to measure a mean and a deviation, and fit into memory as float64."""
+_ENOUGH: Final = 1000
+"""Labelled units of which a tenth can be spared for validation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,9 @@ class PublicData:
     """int64 [u], -1 where there is none: to judge answers by, never to train on."""
     test: Tensor
     test_labels: Tensor
+    validation: Tensor
+    """Held out of the labelled part (`holding_out`); empty as loaded."""
+    validation_labels: Tensor
 
     @classmethod
     def load(cls, source: DataSource, recipe: SplitRecipe) -> PublicData:
@@ -55,6 +62,34 @@ class PublicData:
             unlabelled_labels=unlabelled_labels,
             test=test,
             test_labels=test_labels,
+            validation=labelled[:0],
+            validation_labels=labels[:0],
+        )
+
+    def holding_out(self, validation: int | None) -> PublicData:
+        """The same with this many labelled units held out of training, for the validation curve.
+
+        A tenth of them when None and there are at least 1,000, else none. Which ones is a function
+        of their ids and the split's seed. Raises UserError when none would be left to train on.
+        """
+        records = self.split.unit_ids[self.split.labelled]
+        units = np.unique(records)
+        count = validation
+        if count is None:
+            count = len(units) // 10 if len(units) >= _ENOUGH else 0
+        if count < 0 or (count and count >= len(units)):
+            raise UserError(
+                f"--validation is {count}, and {self.name} has {len(units)} labelled units; hold "
+                "out fewer, or give more with --labelled"
+            )
+        order = np.argsort(unit_hash(units, f"validation {self.split.recipe.seed}"), kind="stable")
+        held = torch.from_numpy(np.isin(records, units[order[:count]]))
+        return replace(
+            self,
+            labelled=self.labelled[~held],
+            labels=self.labels[~held],
+            validation=self.labelled[held],
+            validation_labels=self.labels[held],
         )
 
     @property

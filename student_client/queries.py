@@ -1,6 +1,7 @@
 """Chooses what to ask: a function of the seed, the options and public data alone.
 
-The same choice whichever teacher is asked, so that runs compare sample by sample.
+The same first choice whichever teacher is asked, so that runs compare sample by sample; later
+rounds choose by the student, and so by what it was answered.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import copy
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,22 @@ class Chosen:
     """int64 [queries]."""
     positions: npt.NDArray[np.int64]
     """The same as positions in the data set."""
+    rounds: tuple[int, ...]
+    """How many of them were chosen in each round."""
+    closed: bool = False
+    """Whether no further round will ask, however many were planned."""
+
+    def upto(self, rounds: int) -> Chosen:
+        """The choice of the first rounds alone."""
+        count = sum(self.rounds[:rounds])
+        rows, positions = self.rows[:count], self.positions[:count]
+        return Chosen(rows, positions, self.rounds[:rounds], self.closed)
+
+    def closing(self, answered: Tensor) -> Chosen:
+        """What is answered of this (bool [queries]), with no further round to come."""
+        parts = [int(part.sum()) for part in answered.split(self.rounds)]
+        kept = self.rows[answered], self.positions[answered.numpy()]
+        return Chosen(*kept, tuple(part for part in parts if part), closed=True)
 
     @property
     def sha256(self) -> str:
@@ -48,7 +66,30 @@ class Chosen:
         return hashlib.sha256(self.positions.astype("<i8").tobytes()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {"sha256": self.sha256, "positions": self.positions.tolist()}
+        return {
+            "sha256": self.sha256,
+            "rounds": list(self.rounds),
+            "closed": self.closed,
+            "positions": self.positions.tolist(),
+        }
+
+
+def portions(queries: int, rounds: int, candidates: int) -> tuple[int, ...]:
+    """How many of `queries` each round asks: even, the first ones one more where it must be.
+
+    Raises UserError when a round would ask nothing, or all of them more than there are candidates.
+    """
+    if rounds < 1:
+        raise UserError(f"--rounds is {rounds}; it must be at least 1")
+    if queries < rounds:
+        raise UserError(f"--queries is {queries}; it must be at least {rounds}, one for each round")
+    if queries > candidates:
+        raise UserError(
+            f"{queries} queries asked for, {candidates} unlabelled public samples are there; "
+            "lower --queries or give more public data"
+        )
+    each, more = divmod(queries, rounds)
+    return tuple(each + (number < more) for number in range(rounds))
 
 
 def choose(
@@ -58,9 +99,10 @@ def choose(
     options: QueryOptions,
     trainer: TrainerOptions,
     *,
+    count: int | None = None,
     progress: bool = False,
 ) -> Chosen:
-    """Chooses `options.queries` of the unlabelled public samples.
+    """Chooses the first `count` (all, `options.queries`, when None) of the unlabelled samples.
 
     `network`: the student as it begins, left as it is; `path`: its module whose features the
     k-centre selections look at, after `options.select_steps` steps on the public labels. Raises
@@ -74,6 +116,37 @@ def choose(
     @functools.cache
     def student() -> nn.Module:
         return _acquainted(public, network, options.select_steps, trainer, progress)
+
+    wanted = options.queries if count is None else count
+    rows = _select(public, student, path, options, trainer, wanted)
+    return Chosen(rows, public.split.unlabelled[rows.numpy()], (wanted,))
+
+
+def choose_further(
+    public: PublicData,
+    student: nn.Module,
+    path: str,
+    options: QueryOptions,
+    trainer: TrainerOptions,
+    before: Chosen,
+    count: int,
+) -> Chosen:
+    """`before` and a further round of `count` samples, by the student as it stands."""
+    rows = _select(public, lambda: student, path, options, trainer, count, before.rows)
+    rows = torch.cat([before.rows, rows])
+    return Chosen(rows, public.split.unlabelled[rows.numpy()], (*before.rounds, count))
+
+
+def _select(
+    public: PublicData,
+    student: Callable[[], nn.Module],
+    path: str,
+    options: QueryOptions,
+    trainer: TrainerOptions,
+    count: int,
+    already: Tensor | None = None,
+) -> Tensor:
+    """Rows of `count` samples; `student` is called only by selections that look at one."""
 
     def features() -> Tensor:
         return student_features(
@@ -92,15 +165,15 @@ def choose(
             precision=trainer.precision,
         )
 
-    rows = select(
+    return select(
         options.select,
-        options.queries,
+        count,
         len(public.unlabelled),
         features=features,
         logits=logits,
+        already=already,
         generator=torch.Generator().manual_seed(trainer.seed),
     )
-    return Chosen(rows, public.split.unlabelled[rows.numpy()])
 
 
 def _acquainted(
@@ -127,7 +200,8 @@ def read_selection(folder: Path, public: PublicData) -> Chosen | None:
     path = folder / SELECTION
     if not path.exists():
         return None
-    positions = np.array(json.loads(path.read_text())["positions"], dtype=np.int64)
+    content = json.loads(path.read_text())
+    positions = np.array(content["positions"], dtype=np.int64)
     row_of = {position: row for row, position in enumerate(public.split.unlabelled.tolist())}
     rows = [row_of.get(position, -1) for position in positions.tolist()]
     if min(rows, default=-1) < 0:
@@ -135,4 +209,9 @@ def read_selection(folder: Path, public: PublicData) -> Chosen | None:
             f"{path} names samples that are not in the unlabelled public part; resume with the "
             "data and split of the first run, or train into another folder"
         )
-    return Chosen(torch.tensor(rows), positions)
+    return Chosen(
+        torch.tensor(rows),
+        positions,
+        tuple(content.get("rounds", [len(rows)])),
+        content.get("closed", False),
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from torch import nn
+from torch import Tensor, nn
 
 from ktan.curves import plot_curves
 from ktan.durable import write_durably
@@ -15,8 +16,10 @@ from ktan.evaluation import accuracy
 from ktan.history import History
 from ktan.methods import Method
 from ktan.methods.combination import method_options
-from ktan.networks import NetworkSpec, count_parameters
+from ktan.networks import NetworkSpec, count_parameters, multiply_adds
+from ktan.networks.exits import ExitHead, exit_multiply_adds
 from ktan.precision import resolve_device
+from ktan.taps import read_taps
 from ktan.trainer import TrainerOptions
 from student_client.provenance import alone
 from student_client.public_data import PublicData
@@ -39,6 +42,8 @@ class Taught:
     history: History
     chosen: Chosen | None
     answers: Answers | None
+    exits: Sequence[ExitHead] = ()
+    """Early exits that the method has trained, in order of depth."""
 
 
 def write_results(
@@ -46,16 +51,22 @@ def write_results(
 ) -> dict[str, Any]:
     """Measures the student as it stands, writes all there is, and returns `result.json`'s content.
 
-    The accuracy is the last step's on the whole test part; no step was chosen by it.
+    The accuracy is the last step's on the whole test part, which nothing has looked at before.
     """
     measured = None
+    of_exits: list[float] = []
     if len(public.test):
-        measured = accuracy(
-            taught.student.to(resolve_device(trainer.device)),
-            public.test,
-            public.test_labels,
-            normalise=public.normalisation,
-            precision=trainer.precision,
+        device = resolve_device(trainer.device)
+        networks = [taught.student, *(_ExitOf(taught.student, head) for head in taught.exits)]
+        measured, *of_exits = (
+            accuracy(
+                network.to(device),
+                public.test,
+                public.test_labels,
+                normalise=public.normalisation,
+                precision=trainer.precision,
+            )
+            for network in networks
         )
     origin = alone() if taught.answers is None else taught.answers.provenance
     history = taught.history
@@ -77,7 +88,10 @@ def write_results(
             test_samples=len(public.test),
             privacy=origin,
             weights_sha256="",
+            validation_samples=len(public.validation),
+            exits_test_accuracy=tuple(of_exits),
         ),
+        taught.exits,
     )
     plot_curves(history, out / CURVES, f"{taught.method.name}: {origin.label}")
     result = {
@@ -85,6 +99,8 @@ def write_results(
         "kind": origin.kind,
         "accuracy": measured,
         "test_samples": len(public.test),
+        "validation_samples": len(public.validation),
+        "exits": _exits_json(taught, of_exits, measured),
         "promise": None if origin.promise is None else origin.promise.to_json(),
         "epsilon_spent": origin.epsilon_spent,
         "answers": _answers_json(public, taught.chosen, taught.answers),
@@ -106,6 +122,39 @@ def write_results(
     return result
 
 
+class _ExitOf(nn.Module):
+    """A student's logits at an exit, by the same tap that training looked through."""
+
+    def __init__(self, student: nn.Module, head: ExitHead) -> None:
+        super().__init__()
+        self.student, self.head = student, head
+
+    def forward(self, samples: Tensor) -> Tensor:
+        path = self.head.spec.path
+        with read_taps(self.student, [path]) as read:
+            logits: Tensor = self.head(read(samples)[1][path])[0]
+        return logits
+
+
+def _exits_json(
+    taught: Taught, accuracies: Sequence[float], whole: float | None
+) -> list[dict[str, Any]] | None:
+    """Every exit with its accuracy and cost, the student's own end last; None without any."""
+    if not taught.exits:
+        return None
+    found: list[dict[str, Any]] = [
+        {
+            "exit": number,
+            "path": head.spec.path,
+            "accuracy": accuracies[number - 1] if accuracies else None,
+            "multiply_adds": exit_multiply_adds(taught.spec, head.spec),
+        }
+        for number, head in enumerate(taught.exits, start=1)
+    ]
+    last = {"path": None, "accuracy": whole, "multiply_adds": multiply_adds(taught.spec)}
+    return [*found, {"exit": len(found) + 1, **last}]
+
+
 def _answers_json(
     public: PublicData, chosen: Chosen | None, answers: Answers | None
 ) -> dict[str, Any] | None:
@@ -113,6 +162,7 @@ def _answers_json(
         return None
     return {
         "samples": len(chosen.rows),
+        "rounds": list(chosen.rounds),
         "charged": answers.charged,
         "charge": answers.provenance.charge,
         "selection": SELECTION,
