@@ -74,7 +74,7 @@ def load_checkpoint(
             values = optimiser.state_dict()
             values["state"] = _slots(_stripped(f"optimiser.{name}.", tensors))
             optimiser.load_state_dict(values)
-            _lay_as_parameters(optimiser)
+            lay_as_parameters(optimiser)
         torch.set_rng_state(tensors["random.cpu"])
         if device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], device)
@@ -125,7 +125,7 @@ def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return slots
 
 
-def _lay_as_parameters(optimiser: torch.optim.Optimizer) -> None:
+def lay_as_parameters(optimiser: torch.optim.Optimizer) -> None:
     """Gives each slot its parameter's strides (channels_last, say), which the file does not keep.
 
     A fused step walks memory, not indices: a slot of another layout meets the wrong weights.

@@ -46,6 +46,11 @@ def _path(
     tap: AnswerTap, from_last: int, stages: NetworkStages, sizes: Sequence[tuple[int, ...]]
 ) -> tuple[str, ...]:
     if tap.kind in ("hint", "tsl") and len(tap.shape) == 1:
+        if not stages.pooled:
+            raise UserError(
+                f"the student does not end in a linear layer; name the module that imitates the "
+                f"tap '{tap.name}' with --hint {tap.name}=PATH"
+            )
         return (stages.pooled,)
     if tap.kind == "products":
         first = len(stages.maps) - 1 - from_last

@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.objective import STUDENT, Objective
 from ktan.optimisers import learning_rate, make_optimiser
 from ktan.precision import autocast
+from ktan.random_state import RandomState
 from ktan.scalars import Scalars
 from ktan.schedule import Place
 from ktan.trainer_options import TrainerOptions
@@ -37,6 +37,15 @@ class Lesson:
     """Gives an accuracy on validation samples, called at each checkpoint."""
     note: str = ""
     """Stands at the progress bar: the ε spent, say."""
+
+
+class Diverged(UserError):
+    """A student whose loss is no longer finite; those trained with it may go on without it."""
+
+    def __init__(self, message: str, lesson: Lesson, step: int) -> None:
+        super().__init__(message)
+        self.lesson = lesson
+        self.step = step
 
 
 class Pupil:
@@ -65,7 +74,7 @@ class Pupil:
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._images = 0
         self._since = time.perf_counter()
-        self._random = _seeded(options.seed, device)
+        self._random = RandomState(options.seed, device)
         self.done = 0
         if resume and self._path is not None:
             self._load(self._path)
@@ -73,7 +82,7 @@ class Pupil:
 
     def step(self, place: Place, batch: Batch) -> None:
         """One forward pass and a turn of each player; nothing waits for the device."""
-        with self.randomness():
+        with self._random.within():
             with autocast(self.device, self.options.precision):
                 view = self.objective.observe(self.student, batch)
             for player, optimiser in self.optimisers.items():
@@ -84,7 +93,7 @@ class Pupil:
     def row(self, done: int, batch: Batch) -> dict[str, float]:
         """Means since the last row, and the last batch's measures; waits for the device.
 
-        Raises UserError for a loss that is not finite.
+        Raises Diverged for a loss that is not finite.
         """
         assert self._view is not None
         values = {name: total / count for name, (total, count) in self._sums.items()}
@@ -96,9 +105,11 @@ class Pupil:
         row = {name: float(value) for name, value in values.items()}
         broken = [name for name, value in row.items() if value - value != 0]
         if broken:
-            raise UserError(
+            raise Diverged(
                 f"{broken[0]!r} is no longer finite at step {done}; lower --learning-rate "
-                "or the term's weight"
+                "or the term's weight",
+                self.lesson,
+                done,
             )
         self.history.add(done, row)
         elapsed = time.perf_counter() - self._since
@@ -123,7 +134,7 @@ class Pupil:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         history = self.history.to_json()
         state = {"step": done, "options": asdict(self.options), "history": history}
-        with self.randomness():
+        with self._random.within():
             save_checkpoint(self._path, self._modules, self.optimisers, state, self.device)
         (self._path.parent / "history.json").write_text(json.dumps(history) + "\n")
 
@@ -131,17 +142,6 @@ class Pupil:
         """Closes its files; the student stays as it is."""
         if self._scalars is not None:
             self._scalars.close()
-
-    @contextmanager
-    def randomness(self) -> Iterator[None]:
-        """Within, torch's generators are this student's own; they go on where they were."""
-        kept = _states(self.device)
-        _restore(self._random, self.device)
-        try:
-            yield
-        finally:
-            self._random = _states(self.device)
-            _restore(kept, self.device)
 
     def _turn(
         self,
@@ -174,10 +174,8 @@ class Pupil:
         """Looking changes nothing: neither random state nor buffers, so that runs stay equal."""
         assert self._view is not None
         self.objective.eval()
-        kept = self._random
-        with self.randomness():
+        with self._random.looking():
             measured = self.objective.measures(self._view, batch)
-        self._random = kept
         self.objective.train()
         return measured
 
@@ -191,7 +189,7 @@ class Pupil:
 
     def _load(self, path: Path) -> None:
         _check_options(path, self.options)
-        with self.randomness():
+        with self._random.within():
             state = load_checkpoint(path, self._modules, self.optimisers, self.device)
         self.history = History.from_json(state["history"])
         self.done = int(state["step"])
@@ -216,21 +214,3 @@ def _check_options(path: Path, options: TrainerOptions) -> None:
                 f"{path} was made with --{name.replace('_', '-')} {made.get(name)}, now {value}; "
                 "resume with the same options, or train into another folder"
             )
-
-
-def _seeded(seed: int, device: torch.device) -> list[Tensor]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return _states(device)
-
-
-def _states(device: torch.device) -> list[Tensor]:
-    """Of the CPU's generator and, on a GPU, of that device's."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _restore(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)

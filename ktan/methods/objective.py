@@ -135,6 +135,19 @@ class Objective(nn.Module):
                         parameter.grad = gradient if old is None else old + gradient
         torch.stack(free).sum().backward()  # type: ignore[no-untyped-call]
 
+    def total(self, losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> Tensor:
+        """One scalar with the gradient that `backward` would add to `parameters`; its value is that
+        of the terms as bounded."""
+        values = dict(losses)
+        if torch.is_grad_enabled():
+            for term in self.terms:
+                if term.name in losses and term.bounded_by in losses:
+                    own, other = (
+                        _gradient(losses[name], parameters) for name in (term.name, term.bounded_by)
+                    )
+                    values[term.name] = losses[term.name] * _scale(own, other)
+        return torch.stack(list(values.values())).sum()
+
     @torch.no_grad()
     def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
         """Figures of the game, such as the discriminator's accuracy; scalars."""
@@ -171,13 +184,19 @@ class Objective(nn.Module):
 
 def _bounded(loss: Tensor, by: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
     """The gradient of `loss`, scaled to at most the L2 norm of that of `by`."""
-    own, other = (
-        torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-        for value in (loss, by)
-    )
+    own, other = (_gradient(value, parameters) for value in (loss, by))
+    scale = _scale(own, other)
+    return [None if gradient is None else gradient * scale for gradient in own]
+
+
+def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+
+
+def _scale(own: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
+    """What brings the first gradient to at most the second's L2 norm."""
     norms = [
         torch.stack([g.norm() for g in gradients if g is not None]).norm()
         for gradients in (own, other)
     ]
-    scale = (norms[1] / norms[0].clamp(min=1e-12)).clamp(max=1.0)
-    return [None if gradient is None else gradient * scale for gradient in own]
+    return (norms[1] / norms[0].clamp(min=1e-12)).clamp(max=1.0)

@@ -4,7 +4,7 @@ from ktan.networks.build import NETWORKS, build, count_parameters, default_hint,
 from ktan.networks.choice import parse_settings, suited
 from ktan.networks.norms import Norm
 from ktan.networks.spec import NetworkSpec
-from ktan.networks.stages import NetworkStages, stages_of
+from ktan.networks.stages import NetworkStages, stages_of, stages_within
 
 __all__ = [
     "NETWORKS",
@@ -17,5 +17,6 @@ __all__ = [
     "multiply_adds",
     "parse_settings",
     "stages_of",
+    "stages_within",
     "suited",
 ]

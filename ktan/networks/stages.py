@@ -61,16 +61,47 @@ def stages_of(spec: NetworkSpec) -> NetworkStages:
     out: that tells maps [n, c, h, w] from a transformer's [n, h, w, c]. Raises UserError where
     `build` does, or when the network has no linear classifier.
     """
-    outputs = _dry_run(spec)
-    maps, before = [], []
-    for stage in _by_resolution(outputs):
-        maps.append(stage[-1].path)
-        before.append(_before_activation(stage))
-    return NetworkStages(tuple(maps), tuple(before), default_hint(spec))
+    with torch.device("meta"):
+        network = build(spec).eval()
+        outputs, _ = _dry_run(network, torch.empty(1, *spec.input_shape))
+    return _stages(outputs, default_hint(spec))
 
 
-def _dry_run(spec: NetworkSpec) -> list[_Output]:
-    """Every module's map at its last run, in the order in which they finish."""
+def stages_within(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[NetworkStages, int]:
+    """The stages of a network at hand, and how many classes it tells apart, by one dry run.
+
+    `pooled` is what goes into the last linear layer with an output a class, empty where there is
+    none. The network is left as it was, training mode and statistics included.
+    """
+    like = next(network.parameters(), torch.empty(0))
+    samples = torch.zeros(2, *input_shape, device=like.device, dtype=like.dtype)
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        outputs, logits = _dry_run(network, samples)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    classes = logits.shape[1]
+    linear = [
+        path
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes
+    ]
+    return _stages(outputs, f"{linear[-1]}.input" if linear else ""), classes
+
+
+def _stages(outputs: list[_Output], pooled: str) -> NetworkStages:
+    stages = _by_resolution(outputs)
+    return NetworkStages(
+        tuple(stage[-1].path for stage in stages),
+        tuple(_before_activation(stage) for stage in stages),
+        pooled,
+    )
+
+
+def _dry_run(network: nn.Module, samples: Tensor) -> tuple[list[_Output], Tensor]:
+    """Every module's map at its last run, in the order in which they finish; and the logits."""
     finished: dict[str, _Output] = {}
 
     def remember(path: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -82,13 +113,18 @@ def _dry_run(spec: NetworkSpec) -> list[_Output]:
 
         return hook
 
-    with torch.device("meta"), torch.no_grad():
-        network = build(spec).eval()
-        for path, module in network.named_modules():
-            if path:
-                module.register_forward_hook(remember(path))
-        network(torch.empty(1, *spec.input_shape))
-    return list(finished.values())
+    hooks = [
+        module.register_forward_hook(remember(path))
+        for path, module in network.named_modules()
+        if path
+    ]
+    try:
+        with torch.no_grad():
+            logits: Tensor = network(samples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(finished.values()), logits
 
 
 def _by_resolution(outputs: list[_Output]) -> list[list[_Output]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ktan.data import Normalisation
 from ktan.errors import UserError
-from ktan.networks import NetworkSpec, build, stages_of
+from ktan.networks import NetworkSpec, NetworkStages, build, stages_of
 from ktan.precision import Precision, autocast
 from ktan.taps import Tap, TapReader, read_taps, tap_shapes
 from ktan.teacher import AnswerTap
@@ -48,13 +48,14 @@ class LiveTeacher:
         precision: Precision = "auto",
         draw: Draw = "mean",
         seed: int = 0,
+        stages: NetworkStages | None = None,
     ) -> None:
-        """`taps`: what is answered; shapes are found by a dry run. Raises UserError for a path
-        that the networks do not have."""
+        """`taps`: what is answered; shapes are found by a dry run. `stages`: of a network that
+        `spec` cannot build again. Raises UserError for a path that the networks do not have."""
         if draw not in get_args(Draw):
             raise UserError(f"draw is {draw!r}; it is one of {', '.join(get_args(Draw))}")
         self.spec = spec
-        self.stages = stages_of(spec)
+        self.stages = stages or stages_of(spec)
         self._device = torch.device(device)
         self._networks = [
             network.to(self._device).to(memory_format=torch.channels_last).eval()
@@ -130,6 +131,16 @@ class LiveTeacher:
                 if kept is not None:
                     kept.write(layers)
             self._layers[tap.text] = layers
+
+    def to(self, device: torch.device) -> None:
+        """Answers there from now on."""
+        self._device = device
+        for network in self._networks:
+            network.to(device)
+        self._layers = {
+            name: [{part: value.to(device) for part, value in layer.items()} for layer in layers]
+            for name, layers in self._layers.items()
+        }
 
     @property
     def networks(self) -> list[nn.Module]:
