@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +17,13 @@ _UNITS_OF_MU_SQUARED: Final = 2**40
 
 @dataclass(frozen=True)
 class Quote:
-    """The price of `samples` new answers."""
+    """The price of new answers to `samples` samples."""
 
     samples: int
+    taps: tuple[str, ...]
+    """What is asked of them, where it is not here already."""
+    each: int
+    """Charge of one sample with all these taps."""
     charge: int
     """Integer charge of all of them together."""
     draws: int
@@ -31,6 +36,8 @@ class Quote:
     def to_json(self) -> dict[str, Any]:
         return {
             "samples": self.samples,
+            "taps": list(self.taps),
+            "charge_per_sample": self.each,
             "charge": self.charge,
             "left_before": self.budget.client_left,
             "epsilon_before": self.budget.epsilon_spent,
@@ -39,13 +46,25 @@ class Quote:
         }
 
 
-def quote(description: TeacherDescription, budget: Budget, samples: int) -> Quote:
-    """The price of `samples` samples that were never answered before."""
-    charge = samples * description.charge
+def quote(
+    description: TeacherDescription,
+    budget: Budget,
+    samples: int | Mapping[tuple[str, ...], int],
+) -> Quote:
+    """The price of samples that were never answered before.
+
+    samples: their number, of which every tap is asked; or taps → the number of which these are.
+    """
+    wanted = {description.tap_names: samples} if isinstance(samples, int) else dict(samples)
+    asked = {name for taps in wanted for name in taps}
+    names = tuple(name for name in description.tap_names if name in asked)
+    charge = sum(count * description.charge_of(taps) for taps, count in wanted.items())
     return Quote(
-        samples=samples,
+        samples=sum(wanted.values()),
+        taps=names,
+        each=description.charge_of(names),
         charge=charge,
-        draws=samples * description.draws,
+        draws=sum(count * description.draws_of(taps) for taps, count in wanted.items()),
         budget=budget,
         epsilon_after=epsilon_after(budget, charge),
     )
@@ -76,11 +95,11 @@ def epsilon_after(budget: Budget, charge: int) -> float | None:
     return min(gaussian.epsilon(delta, _mu(budget.spent + charge)), budget.epsilon_budget)
 
 
-def require_affordable(price: Quote, description: TeacherDescription) -> None:
+def require_affordable(price: Quote) -> None:
     """Raises BudgetRefused when what is left does not cover the price, with what it would cover."""
     left = price.budget.client_left
     if price.charge > left:
-        within = left // description.charge
+        within = left * price.samples // price.charge
         capped = left < price.budget.left
         whose = "your cap at the service" if capped else "the privacy budget"
         raise BudgetRefused(
@@ -91,7 +110,7 @@ def require_affordable(price: Quote, description: TeacherDescription) -> None:
             left,
         )
     if price.draws > price.budget.draws_left:
-        within = price.budget.draws_left // description.draws
+        within = price.budget.draws_left * price.samples // price.draws
         raise BudgetRefused(
             f"the plan's noise draws do not cover {price.samples:,} new answers: they need "
             f"{price.draws:,}, {price.budget.draws_left:,} are left, enough for {within:,}",

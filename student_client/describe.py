@@ -91,8 +91,11 @@ def quote_text(price: Quote, description: TeacherDescription, chosen: int) -> st
     )
     return "\n".join(
         [
-            labelled(
-                "Cost", f"{new} × at most {description.charge:,} = {price.charge:,} charge units"
+            labelled("Asked", f"{', '.join(price.taps)}: {price.each:,} charge units a sample"),
+            labelled("Cost", f"{new} × at most {price.each:,} = {price.charge:,} charge units")
+            if price.charge == price.samples * price.each
+            else labelled(
+                "Cost", f"{new}, of some what is not here: {price.charge:,} charge units"
             ),
             labelled(
                 "Privacy",
@@ -103,7 +106,7 @@ def quote_text(price: Quote, description: TeacherDescription, chosen: int) -> st
             labelled(
                 "Left then",
                 f"{left - price.charge:,} charge units, "
-                f"{(left - price.charge) // description.charge:,} more answers",
+                f"{(left - price.charge) // price.each:,} more answers",
             ),
         ]
     )

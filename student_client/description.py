@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ _KINDS: Final[dict[int, TapKind]] = {
     pb.TAP_KIND_LOGITS: "logits",
     pb.TAP_KIND_PROBABILITIES: "probabilities",
     pb.TAP_KIND_HINT: "hint",
+    pb.TAP_KIND_TSL: "tsl",
+    pb.TAP_KIND_ATTENTION: "attention",
+    pb.TAP_KIND_SIGNS: "signs",
+    pb.TAP_KIND_PRODUCTS: "products",
 }
 _DTYPES: Final[dict[int, str]] = {
     pb.DATA_TYPE_UINT8: "uint8",
@@ -34,6 +39,17 @@ class PricedTap:
     """L2 bound B of one teacher's answer, in the tap's unit; 0 where nothing is clipped."""
     charge: int
     """Integer charge of one sample, in units of μ²·2⁴⁰."""
+
+
+@dataclass(frozen=True)
+class MethodOffer:
+    """A distillation method that the service says it can serve, with the method's defaults."""
+
+    name: str
+    taps: tuple[str, ...]
+    """Names of the taps that it uses."""
+    charge: int
+    """Of one sample, for these taps alone."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +106,29 @@ class TeacherDescription:
     ledger_id: str
     keys: KeyHistory
     """All keys of the ledger, as the service tells them: believed only from a pinned key on."""
+    offers: tuple[MethodOffer, ...] = ()
 
     @property
     def charge(self) -> int:
-        """Charge of one sample: the sum over its taps."""
-        return sum(priced.charge for priced in self.taps)
+        """Charge of one sample, with every tap."""
+        return self.charge_of(self.tap_names)
+
+    def charge_of(self, taps: Sequence[str]) -> int:
+        """Charge of one sample of which these taps are asked."""
+        return sum(priced.charge for priced in self.taps if priced.tap.name in taps)
+
+    def draws_of(self, taps: Sequence[str]) -> int:
+        """Noise draws of one such sample: the coordinates of its taps that are charged."""
+        return sum(
+            math.prod(priced.tap.shape)
+            for priced in self.taps
+            if priced.charge and priced.tap.name in taps
+        )
 
     @property
-    def draws(self) -> int:
-        """Noise draws of one sample: the coordinates of its taps that are charged."""
-        return sum(math.prod(priced.tap.shape) for priced in self.taps if priced.charge)
+    def tap_names(self) -> tuple[str, ...]:
+        """Of all taps, as published."""
+        return tuple(priced.tap.name for priced in self.taps)
 
     @property
     def answer_taps(self) -> tuple[AnswerTap, ...]:
@@ -127,6 +156,10 @@ class TeacherDescription:
                 public_key=message.ledger_public_key,
                 ledger_id=message.ledger_id,
                 keys=_keys(message),
+                offers=tuple(
+                    MethodOffer(offer.name, tuple(offer.taps), offer.charge)
+                    for offer in message.methods
+                ),
             )._checked()
         except (KeyError, ValueError) as error:
             raise AnswerRejected(
@@ -146,6 +179,9 @@ class TeacherDescription:
         names = [priced.tap.name for priced in self.taps]
         if len(set(names)) != len(names):
             raise ValueError("two taps of one name")
+        for offer in self.offers:
+            if not set(offer.taps) <= set(names) or offer.charge != self.charge_of(offer.taps):
+                raise ValueError(f"its taps do not give method '{offer.name}' at that price")
         return self
 
 
@@ -212,6 +248,10 @@ def to_json(description: TeacherDescription) -> dict[str, Any]:
         "normalisation": normalisation.to_json() if normalisation else None,
         "taps": taps,
         "charge_per_sample": description.charge,
+        "methods": [
+            {"name": offer.name, "taps": list(offer.taps), "charge_per_sample": offer.charge}
+            for offer in description.offers
+        ],
         "promise": description.promise.to_json(),
         "ledger_id": description.ledger_id,
         "public_key": description.public_key.hex(),

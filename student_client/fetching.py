@@ -1,6 +1,6 @@
 """Asks for the answers that are missing, pays for each once, and loses none to a crash.
 
-Per request: its id and samples go to disk, then to the service; the receipt is verified, then
+Per request: its id, samples and taps go to disk, then to the service; the receipt is verified, then
 answers and receipt go to disk together. Whatever stops in between, the next run sends the same
 request again under the same id and gets the same answers at no further charge.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -86,8 +86,32 @@ class Fetched:
     """Of those, the ones that the service charged now rather than had answered before."""
 
 
-def batch_size(description: TeacherDescription, wanted: int) -> int:
+def lacking(
+    store: AnswerStore, wanted: npt.NDArray[np.uint8], taps: Sequence[str]
+) -> dict[tuple[str, ...], npt.NDArray[np.uint8]]:
+    """What is not in `store` of these taps of `wanted` (digests, uint8 [n, 32]).
+
+    The taps that a sample lacks → the different samples that lack just these, in their order. What
+    is here of a sample is not asked again.
+    """
+    absent = {name: store.missing(wanted, [name]) for name in taps}
+    groups: dict[tuple[str, ...], dict[bytes, None]] = {}
+    for row, digest in enumerate(wanted):
+        names = tuple(name for name, missing in absent.items() if missing[row])
+        if names:
+            groups.setdefault(names, {})[digest.tobytes()] = None
+    return {
+        names: np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+        for names, digests in groups.items()
+    }
+
+
+def batch_size(
+    description: TeacherDescription, wanted: int, taps: Sequence[str] | None = None
+) -> int:
     """Samples in one request: `wanted`, or fewer where the service or the wire carries no more.
+
+    taps: those that are asked of them, all when None.
 
     Raises UserError for a batch below one, or a sample too large for any request.
     """
@@ -96,7 +120,9 @@ def batch_size(description: TeacherDescription, wanted: int) -> int:
     sample_bytes = (
         int(np.prod(description.input_shape)) * np.dtype(description.input_dtype).itemsize
     )
-    answer_bytes = 4 * sum(math.prod(tap.shape) for tap in description.answer_taps)
+    answer_bytes = 4 * sum(
+        math.prod(tap.shape) for tap in description.answer_taps if taps is None or tap.name in taps
+    )
     fits = samples_per_request(sample_bytes, answer_bytes)
     if fits < 1:
         raise UserError(
@@ -114,29 +140,29 @@ def fetch(
     pool: Pool,
     wanted: npt.NDArray[np.uint8],
     *,
+    taps: Sequence[str] | None = None,
     batch: int = 64,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
-    """Brings the answers to `wanted` (digests, uint8 [n, 32]) into `store`, in that order.
+    """Brings these taps (all when None) of `wanted` (digests, uint8 [n, 32]) into `store`.
 
-    Requests begun by an earlier run are finished first, under their own ids. Raises
-    BudgetRefused or another TeacherError when the service refuses, TeacherUnavailable after
-    `patience` seconds without a service, UserError for a begun request whose samples are not in
-    `pool`. What came before any of these is stored, also at ctrl-C.
+    What is there already is not asked again, tap by tap. Requests begun by an earlier run are
+    finished first, under their own ids. Raises BudgetRefused or another TeacherError when the
+    service refuses, TeacherUnavailable after `patience` seconds without a service, UserError for a
+    begun request whose samples are not in `pool`. What came before any of these is stored, also at
+    ctrl-C.
     """
     courier = _Courier(teacher, description, store, verifier, pool, progress or Silent(), sleep)
     for request in store.pending():
         courier.send(request)
-    missing = wanted[store.missing(wanted)]
-    _, first = np.unique(missing, axis=0, return_index=True)
-    missing = missing[np.sort(first)]
-    size = batch_size(description, batch)
-    for start in range(0, len(missing), size):
-        digests = missing[start : start + size]
-        request = PendingRequest(str(uuid.uuid4()), digests)
-        store.begin(request.request_id, digests)
-        courier.send(request)
+    asked = description.tap_names if taps is None else taps
+    for names, missing in lacking(store, wanted, asked).items():
+        size = batch_size(description, batch, names)
+        for start in range(0, len(missing), size):
+            request = PendingRequest(str(uuid.uuid4()), missing[start : start + size], names)
+            store.begin(request.request_id, request.digests, names)
+            courier.send(request)
     return courier.fetched
 
 
@@ -161,7 +187,7 @@ class _Courier:
         try:
             reply = patiently(
                 lambda: self.teacher.query(
-                    request.request_id, samples, self.description.input_name
+                    request.request_id, samples, self.description.input_name, request.taps
                 ),
                 self.teacher.connection.patience,
                 self.progress.wait,
@@ -172,8 +198,9 @@ class _Courier:
             # answered free under any other id.
             self.store.abandon(request.request_id)
             raise
-        receipt = self.verifier.receipt(reply.receipt, request.request_id, len(samples))
-        answers = self.verifier.answers(reply.answers, len(samples))
+        count, taps = len(samples), request.taps
+        receipt = self.verifier.receipt(reply.receipt, request.request_id, count, taps)
+        answers = self.verifier.answers(reply.answers, count, taps)
         self.store.finish(request.request_id, answers, receipt.to_json())
         self.fetched = Fetched(
             requests=self.fetched.requests + 1,
@@ -186,9 +213,9 @@ class _Courier:
 class FetchingTeacher:
     """A `Teacher` behind the answer store: what is stored is free, the rest is asked and paid.
 
-    `taps` are as published. `pool` holds the public samples among which requests of an earlier run
-    may be found; those that are asked about must be in it. No question is asked before paying:
-    `cost.py` quotes.
+    `asks`: names of the published taps that are asked, and paid for; all when None. `pool` holds
+    the public samples among which requests of an earlier run may be found; those that are asked
+    about must be in it. No question is asked before paying: `cost.py` quotes.
     """
 
     def __init__(
@@ -198,6 +225,7 @@ class FetchingTeacher:
         store: AnswerStore,
         verifier: Verifier,
         *,
+        asks: Sequence[str] | None = None,
         pool: Pool | None = None,
         batch: int = 64,
         progress: Progress | None = None,
@@ -206,25 +234,36 @@ class FetchingTeacher:
         self._description = description
         self._store = store
         self._verifier = verifier
+        self._asks = description.tap_names if asks is None else tuple(asks)
+        if unknown := set(self._asks) - set(description.tap_names):
+            raise UserError(
+                f"the teacher answers no {', '.join(sorted(unknown))}; it answers "
+                f"{', '.join(description.tap_names)}"
+            )
         self._pool = pool
         self._batch = batch
         self._progress = progress
         self.fetched = Fetched()
 
     @classmethod
-    def open(cls, teacher: RemoteTeacher, folder: Path) -> FetchingTeacher:
+    def open(
+        cls, teacher: RemoteTeacher, folder: Path, asks: Sequence[str] | None = None
+    ) -> FetchingTeacher:
         """The teacher with its answers kept in `folder`, created and pinned on first use.
+
+        `asks`: names of the published taps that are asked; all when None.
 
         Raises UserError when the folder belongs to another teacher, price, ledger or key, and
         TeacherError when the service refuses to describe itself.
         """
         description = teacher.describe()
         store = open_store(folder, description)
-        return cls(teacher, description, store, Verifier.of(description, store))
+        return cls(teacher, description, store, Verifier.of(description, store), asks=asks)
 
     @property
     def taps(self) -> Mapping[str, AnswerTap]:
-        return {tap.name: tap for tap in self._description.answer_taps}
+        """As published, of those that are asked."""
+        return {tap.name: tap for tap in self._description.answer_taps if tap.name in self._asks}
 
     def answer(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
         """Answers to `samples` (uint8 or float32 [n, ...]); raises as `fetch` does."""
@@ -237,7 +276,8 @@ class FetchingTeacher:
             self._verifier,
             pool,
             digests,
+            taps=self._asks,
             batch=self._batch,
             progress=self._progress,
         )
-        return self._store.answers(digests)
+        return self._store.answers(digests, self._asks)

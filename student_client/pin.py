@@ -9,8 +9,8 @@ history than it showed before is not believed either.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ class Pin:
     """The one that was trusted first, and those that followed it."""
     promise: Promise
     charge: int
-    """Of one sample; fixed with the release settings."""
+    """Of one sample with every tap; fixed with the release settings."""
+    charges: Mapping[str, int] = field(default_factory=dict)
+    """Of each tap of one sample; of a pin that was made before taps could be chosen, empty."""
 
     @property
     def ledger_id(self) -> str:
@@ -43,6 +45,12 @@ class Pin:
         """The one that was trusted first."""
         return self.keys.keys[0].public_key
 
+    def charge_of(self, taps: Collection[str]) -> int:
+        """Of one sample of which these taps are asked."""
+        if not self.charges:
+            return self.charge
+        return sum(charge for name, charge in self.charges.items() if name in taps)
+
     @classmethod
     def of(cls, description: TeacherDescription) -> Pin:
         """For a first use: the key that signs now is trusted, and none before it."""
@@ -50,6 +58,7 @@ class Pin:
             keys=description.keys.since(description.public_key),
             promise=description.promise,
             charge=description.charge,
+            charges=_charges(description),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +66,7 @@ class Pin:
             **self.keys.to_json(),
             "promise": self.promise.to_json(),
             "charge": self.charge,
+            "charges": dict(self.charges),
         }
 
     @classmethod
@@ -65,6 +75,7 @@ class Pin:
             keys=KeyHistory.from_json(values),
             promise=Promise.from_json(values["promise"]),
             charge=values["charge"],
+            charges=dict(values.get("charges", {})),
         )
 
     @classmethod
@@ -90,6 +101,8 @@ class Pin:
             for name in ("ledger_id", "promise", "charge")
             if getattr(self, name) != getattr(description, name)
         ]
+        if "charge" not in changed and self.charges and self.charges != _charges(description):
+            changed.append("charge")
         why = ""
         try:
             keys = description.keys.since(self.public_key)
@@ -106,7 +119,11 @@ class Pin:
                 f"with: its {', '.join(changed).replace('_', ' ')} changed{why}. If its custodian "
                 "says that this is right, use another --answers folder"
             )
-        return replace(self, keys=keys)
+        return replace(self, keys=keys, charges=_charges(description))
+
+
+def _charges(description: TeacherDescription) -> dict[str, int]:
+    return {priced.tap.name: priced.charge for priced in description.taps}
 
 
 def open_store(folder: Path, description: TeacherDescription) -> AnswerStore:

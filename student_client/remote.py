@@ -5,7 +5,7 @@ What was paid for is kept by the answer store (`fetching.py`), never here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
@@ -78,14 +78,23 @@ class RemoteTeacher:
         except ValueError as error:
             raise AnswerRejected(f"{self.address}: unknown promise ({error})") from error
 
-    def query(self, request_id: str, samples: npt.NDArray[np.generic], input_name: str) -> Reply:
-        """Asks for `samples` [n, ...]; charges those that were never answered before.
+    def query(
+        self,
+        request_id: str,
+        samples: npt.NDArray[np.generic],
+        input_name: str,
+        taps: Sequence[str] = (),
+    ) -> Reply:
+        """Asks for these taps of `samples` [n, ...]; charges what was never answered before.
 
-        Call it with a request id that is on disk: after any failure, the same id and samples
-        bring the same answers at no further charge. Raises BudgetRefused when the budget does not
+        taps: names of published ones; all of them when empty. Call it with a request id that is on
+        disk: after any failure, the same id, samples and taps bring the same answers at no further
+        charge. Raises BudgetRefused when the budget does not
         cover the request, AnswerRejected when a tensor contradicts itself.
         """
-        request = pb.QueryRequest(request_id=request_id, samples=[to_message(input_name, samples)])
+        request = pb.QueryRequest(
+            request_id=request_id, samples=[to_message(input_name, samples)], taps=taps
+        )
         response = self._call(self._stub.Query, request)
         answers = {}
         for tensor in response.answers:

@@ -6,7 +6,7 @@ that a ledger that is only ever added to can have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,8 +43,10 @@ class Verifier:
         receipts = (Receipt.from_json(values) for values in store.receipts())
         return cls(description, receipts, None if pin is None else pin.keys)
 
-    def receipt(self, signed: bytes, request_id: str, samples: int) -> Receipt:
-        """The receipt of one request for `samples` samples.
+    def receipt(
+        self, signed: bytes, request_id: str, samples: int, taps: Sequence[str] | None = None
+    ) -> Receipt:
+        """The receipt of one request for these taps (all when None) of `samples` samples.
 
         Raises AnswerRejected when it is not signed by the pinned key, is for another request,
         ledger or promise, charges more than published, or contradicts an earlier receipt.
@@ -67,7 +69,8 @@ class Verifier:
         # The ledger's promise holds for any mode; the service's adds the mode it serves.
         if replace(receipt.promise, mode=None) != replace(self._description.promise, mode=None):
             raise AnswerRejected(f"{where} is under another promise than was published")
-        limit = samples * self._description.charge
+        asked = self._description.tap_names if taps is None else taps
+        limit = samples * self._description.charge_of(asked)
         if not 0 <= receipt.charge <= limit:
             raise AnswerRejected(
                 f"{where} charges {receipt.charge:,} for {samples} samples, "
@@ -95,20 +98,24 @@ class Verifier:
                 )
 
     def answers(
-        self, answers: Mapping[str, npt.NDArray[np.float32]], samples: int
+        self,
+        answers: Mapping[str, npt.NDArray[np.float32]],
+        samples: int,
+        taps: Sequence[str] | None = None,
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """`answers`, if they are exactly the published taps for `samples` samples.
+        """`answers`, if they are exactly these published taps (all when None) of `samples` samples.
 
         Raises AnswerRejected for a missing or unknown tap, another shape or a value that is not
         finite.
         """
         where = f"the answer of {self._description.address}"
-        if set(answers) != set(self._taps):
+        asked = tuple(self._taps) if taps is None else taps
+        if set(answers) != set(asked):
             names = ", ".join(sorted(answers)) or "none"
-            raise AnswerRejected(
-                f"{where} has the taps {names}; published: {', '.join(self._taps)}"
-            )
+            raise AnswerRejected(f"{where} has the taps {names}; asked: {', '.join(asked)}")
         for name, tap in self._taps.items():
+            if name not in answers:
+                continue
             expected = (samples, *tap.shape)
             if answers[name].shape != expected:
                 raise AnswerRejected(

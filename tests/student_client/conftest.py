@@ -62,6 +62,10 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
     entry: int = 0
     calls: list = field(default_factory=list)
     """(request id, samples) of every Query that arrived."""
+    asked: list = field(default_factory=list)
+    """The taps that each of them named."""
+    offers: tuple = ()
+    """(name, taps, charge) of the methods that it says it can serve."""
     before: list = field(default_factory=list)
     """Called with the context, one per Query, before anything is charged."""
     after: list = field(default_factory=list)
@@ -71,6 +75,7 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
 
     def __post_init__(self):
         self.stored, self.settled, self.lock = {}, {}, threading.Lock()
+        self.paid = set()
         self.draws = 0
 
     def Describe(self, request, context):
@@ -102,6 +107,10 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
                 teacher_pb2.LedgerKey(public_key=key, entry=entry, endorsement=endorsement)
                 for key, entry, endorsement in self.keys
             ],
+            methods=[
+                teacher_pb2.MethodOffer(name=name, taps=taps, charge=charge)
+                for name, taps, charge in self.offers
+            ],
         )  # fmt: skip
 
     def rotate(self, endorser=None):
@@ -121,20 +130,29 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
     def Query(self, request, context):
         samples = from_message(request.samples[0])
         self.calls.append((request.request_id, len(samples)))
+        self.asked.append(tuple(request.taps))
         if self.before:
             self.before.pop(0)(context)
         with self.lock:
-            response = self._settle(request.request_id, samples, context)
+            response = self._settle(request.request_id, samples, tuple(request.taps), context)
         if self.after:
             self.after.pop(0)(context, response)
         return response
 
-    def _settle(self, request_id, samples, context):
-        if request_id in self.settled:
-            return self.settled[request_id]
+    def _settle(self, request_id, samples, taps, context):
         keys = [hashlib.sha256(sample.tobytes()).digest() for sample in samples]
-        new = [key for key in dict.fromkeys(keys) if key not in self.stored]
-        charge = len(new) * sum(self.charges)
+        if request_id in self.settled:
+            content, response = self.settled[request_id]
+            if content != (keys, taps):
+                context.abort_with_status(
+                    status(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+                )
+            return response
+        prices = dict(zip(("probabilities", "hint"), self.charges, strict=True))
+        names = taps or tuple(prices)
+        pairs = {(key, tap) for key in keys for tap in names} - self.paid
+        new = {key for key, _ in pairs}
+        charge = sum(prices[tap] for _, tap in pairs)
         if charge > self.budget - self.spent:
             context.abort_with_status(
                 status(
@@ -145,21 +163,23 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
                     scope="the ledger's answering budget",
                 )
             )
-        for key in new:
-            sample = samples[keys.index(key)][None]
-            self.stored[key] = self.answer(sample) if self.answer else self._noise(key)
+        for key in dict.fromkeys(keys):
+            if key not in self.stored:
+                sample = samples[keys.index(key)][None]
+                self.stored[key] = self.answer(sample) if self.answer else self._noise(key)
+        self.paid |= pairs
         self.spent += charge
         self.entry += 1
         answers = [
             to_message(tap, np.concatenate([self.stored[key][tap] for key in keys]))
-            for tap in ("probabilities", "hint")
+            for tap in names
         ]
         response = teacher_pb2.QueryResponse(
             answers=answers,
             receipt=self.receipt(request_id, charge, len(new)).to_json_bytes(),
             charged_samples=len(new) if charge else 0,
         )
-        self.settled[request_id] = response
+        self.settled[request_id] = (keys, taps), response
         return response
 
     def receipt(self, request_id, charge, new, /, **changes):

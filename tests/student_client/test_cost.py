@@ -50,7 +50,7 @@ def test_answers_of_a_dp_sgd_teacher_cost_nothing(described):
     assert price.charge == 0
     assert price.draws == 0
     assert price.epsilon_after == 3.0
-    require_affordable(price, described(charges=(0, 0)))
+    require_affordable(price)
 
 
 def test_a_price_is_the_sum_over_taps_and_samples(described):
@@ -62,7 +62,7 @@ def test_a_price_is_the_sum_over_taps_and_samples(described):
 def test_what_is_not_affordable_says_what_would_be(described):
     teacher = described(charges=(900, 100))
     with pytest.raises(BudgetRefused) as caught:
-        require_affordable(quote(teacher, _budget(3500, 10_000, 0.0, 4.0), 8), teacher)
+        require_affordable(quote(teacher, _budget(3500, 10_000, 0.0, 4.0), 8))
     assert (caught.value.asked, caught.value.left) == (8000, 6500)
     assert "8 new answers" in str(caught.value)
     assert "cost 8,000, 6,500 is left, enough for 6" in str(caught.value)
@@ -71,21 +71,21 @@ def test_what_is_not_affordable_says_what_would_be(described):
 
 def test_the_last_unit_may_be_spent(described):
     teacher = described(charges=(900, 100))
-    require_affordable(quote(teacher, _budget(3000, 10_000, 0.0, 4.0), 7), teacher)
+    require_affordable(quote(teacher, _budget(3000, 10_000, 0.0, 4.0), 7))
 
 
 def test_a_cap_is_named_as_the_callers_own(described):
     teacher = described(charges=(900, 100))
     capped = Budget(10_000, 0, 10_000, 1000, 0, 1000, 0.0, 4.0, 10**6)
     with pytest.raises(BudgetRefused, match="your cap at the service"):
-        require_affordable(quote(teacher, capped, 2), teacher)
+        require_affordable(quote(teacher, capped, 2))
 
 
 def test_draws_are_a_limit_of_their_own(described):
     teacher = described(charges=(900, 100))
     scarce = Budget(10_000, 0, 10_000, 0, 0, 10_000, 0.0, 4.0, 40)
     with pytest.raises(BudgetRefused, match="need 54, 40 are left, enough for 2"):
-        require_affordable(quote(teacher, scarce, 3), teacher)
+        require_affordable(quote(teacher, scarce, 3))
 
 
 def test_the_promise_of_the_example_is_replace_one(described):

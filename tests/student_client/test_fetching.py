@@ -256,3 +256,67 @@ def test_behind_the_teacher_protocol_answers_are_paid_once(stage, folder, sample
         second = paid.answer(samples[3:10])
     assert torch.equal(first["hint"][3:], second["hint"][:4])
     assert stage.service.spent == 10 * PRICE
+
+
+def test_some_taps_are_paid_alone_and_the_others_when_they_are_asked(stage, folder, samples):
+    hint, probabilities = 100, 900
+    _fetch(stage, folder, samples, rows=range(20), taps=["hint"])
+    assert stage.service.spent == 20 * hint
+    # Ten of these have their hint already: they are asked for the rest alone.
+    fetched = _fetch(stage, folder, samples, rows=range(10, 30))
+    assert fetched.samples == 20
+    assert stage.service.asked == [("hint",), ("probabilities",), ("probabilities", "hint")]
+    assert stage.service.spent == 20 * hint + 10 * probabilities + 10 * PRICE
+    with stage.teacher() as teacher:
+        store = open_store(folder, teacher.describe())
+    answers = store.answers(sample_digests(samples[10:30]))
+    hints = store.answers(sample_digests(samples[:20]), ["hint"])
+    for row, sample in enumerate(samples[:30]):
+        drawn = stage.service.stored[hashlib.sha256(sample.numpy().tobytes()).digest()]
+        if row < 20:
+            np.testing.assert_array_equal(hints["hint"][row].numpy(), drawn["hint"][0])
+        if row >= 10:
+            for tap, values in answers.items():
+                np.testing.assert_array_equal(values[row - 10].numpy(), drawn[tap][0])
+    again = _fetch(stage, folder, samples, rows=range(10, 30))
+    assert again.requests == 0
+
+
+@pytest.mark.parametrize("next_taps", [["hint"], ["probabilities"], ["probabilities", "hint"]])
+def test_a_request_cut_off_is_finished_with_the_taps_it_was_begun_with(
+    stage, folder, samples, next_taps
+):
+    def vanish(context, response):
+        context.abort(grpc.StatusCode.UNKNOWN, "the wire broke")
+
+    stage.service.after = [vanish]
+    with pytest.raises(TeacherError):
+        _fetch(stage, folder, samples, rows=range(10), taps=["hint"])
+    assert stage.service.spent == 10 * 100
+    _fetch(stage, folder, samples, rows=range(10), taps=next_taps)
+    assert stage.service.calls[0] == stage.service.calls[1]
+    assert stage.service.asked[:2] == [("hint",), ("hint",)]
+    more = 10 * 900 if "probabilities" in next_taps else 0
+    assert stage.service.spent == 10 * 100 + more
+    assert len(stage.service.calls) == (3 if more else 2)
+
+
+def test_a_service_that_charges_for_taps_that_were_not_asked_is_not_believed(
+    stage, folder, samples, monkeypatch
+):
+    def settle(self, request_id, samples, taps, context):
+        return original(self, request_id, samples, (), context)
+
+    original = type(stage.service)._settle
+    monkeypatch.setattr(type(stage.service), "_settle", settle)
+    with pytest.raises(AnswerRejected, match="published were at most 1,000"):
+        _fetch(stage, folder, samples, rows=range(10), taps=["hint"])
+
+
+def test_behind_the_teacher_protocol_some_taps_are_asked(stage, folder, samples):
+    with stage.teacher() as teacher:
+        some = FetchingTeacher.open(teacher, folder, asks=["hint"])
+        assert list(some.taps) == list(some.answer(samples[:5])) == ["hint"]
+        assert stage.service.spent == 5 * 100
+        with pytest.raises(UserError, match="no attention; it answers probabilities, hint"):
+            FetchingTeacher.open(teacher, folder, asks=["attention"])

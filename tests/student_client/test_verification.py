@@ -101,7 +101,7 @@ def test_the_published_taps_pass(description):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hint": None}, "has the taps probabilities; published: probabilities, hint"),
+        ({"hint": None}, "has the taps probabilities; asked: probabilities, hint"),
         ({"extra": np.zeros((3, 1), np.float32)}, "has the taps extra"),
         ({"hint": np.zeros((3, 9), np.float32)}, r"'hint' in shape \(3, 9\)"),
         ({"hint": np.zeros((2, 8), np.float32)}, r"published: \(3, 8\)"),
