@@ -9,6 +9,7 @@ from torch import Tensor
 from ktan.errors import UserError
 from ktan.methods.activation_boundary import ActivationBoundary
 from ktan.methods.combination import parse_method
+from ktan.schedule import in_rounds
 from ktan.teacher import AnswerTap
 from tests.ktan.methods.bind import bind
 from tests.ktan.methods.conv_pair import EQUAL, SHAPE, WIDER, Scene, network, scene, taught_teacher
@@ -95,6 +96,8 @@ def test_stages() -> None:
     last = both.objective.stages[-1]
     terms = both.objective.losses("student", both.view(), both.batch, last)
     assert set(terms) == {"local", "kd"}
+    rounds = in_rounds(found.objective.stages, 2)
+    assert [stage.runs("boundary") for stage in rounds] == [True, False, False]
     with pytest.raises(UserError, match="initialisation is 1"):
         scene(ActivationBoundary(initialisation=1.0))
 
