@@ -41,7 +41,7 @@ class AttentionTransfer:
     """β."""
     temperature: float = 4.0
     """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "simplex"
+    denoise: Denoising = "posterior"
     """Shrinkage of noisy probabilities before they are imitated."""
 
     @property

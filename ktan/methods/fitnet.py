@@ -43,7 +43,7 @@ class FitNet:
     """λ_hint: weight of the squared error on standardised hints."""
     temperature: float = 4.0
     """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "simplex"
+    denoise: Denoising = "posterior"
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:

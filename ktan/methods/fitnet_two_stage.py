@@ -44,7 +44,7 @@ class TwoStageFitNet:
     KD_methods_with_TF)."""
     temperature: float = 4.0
     """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "simplex"
+    denoise: Denoising = "posterior"
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:

@@ -51,7 +51,7 @@ class KTAN:
     """A discriminator rests while it tells this share of a batch's hints right; 1 for never."""
     temperature: float = 4.0
     """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "simplex"
+    denoise: Denoising = "posterior"
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:

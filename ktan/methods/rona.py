@@ -67,7 +67,7 @@ class RONA:
     """A discriminator rests while it tells this share of a batch's hints right; 1 for never."""
     temperature: float = 3.0
     """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "simplex"
+    denoise: Denoising = "posterior"
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def __post_init__(self) -> None:

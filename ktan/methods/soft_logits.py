@@ -31,7 +31,7 @@ class SoftLogits:
     """λ_kd: weight of the distillation loss."""
     temperature: float = 4.0
     """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "simplex"
+    denoise: Denoising = "posterior"
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
