@@ -68,6 +68,7 @@ def compare_methods(
     trainer: Training = _TRAINER,
     connection: Wire = _WIRE,
     together: int | None = None,
+    validation: int = 0,
     skip_impossible: Flag = False,
     yes: Flag = False,
     resume: Flag = False,
@@ -97,6 +98,9 @@ def compare_methods(
         HOST:PORT of a private service.
     together
         Students that are trained at once, at most; all of a seed when not given.
+    validation
+        Labelled units that are held out of training and give each student a validation curve;
+        nothing is chosen by it.
     skip_impossible
         Leave out what a teacher does not answer enough for, instead of refusing.
     yes
@@ -120,6 +124,7 @@ def compare_methods(
         trainer=trainer,
         connection=connection,
         together=together,
+        validation=validation,
         skip_impossible=skip_impossible,
     )
     content = compare(comparison, screen, resume=resume, agreed=yes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ktan.errors import UserError
+from ktan.evaluation import accuracy
 from ktan.methods import Binding, Method, Objective
-from ktan.methods.needs import missing
-from ktan.networks import NetworkSpec, NetworkStages, build
+from ktan.methods.needs import missing, serving
+from ktan.networks import NetworkSpec, NetworkStages, count_parameters
+from ktan.networks.exits import exit_heads
 from ktan.pairing import pair_taps
+from ktan.pupil import Diverged
 from ktan.teacher import AnswerTap
 from ktan.trainer import Lesson, TrainerOptions, train_together
 from ktan.training_data import TrainingData
-from student_client.comparison.outcomes import Cell, Outcome
+from student_client.binding import blank, new_student
+from student_client.comparison.outcomes import Cell, Outcome, write_diverged
+from student_client.provenance import alone
 from student_client.public_data import PublicData
 from student_client.queries import Chosen
 from student_client.results import Taught, write_results
@@ -46,7 +51,7 @@ class Material:
         if not method.needs:
             return {}
         if self.teacher_stages is None:
-            return dict(self.taps)
+            return serving(method.needs, self.taps)
         names = {tap.name for tap in method.teacher_taps(self.teacher_stages)}
         return {name: tap for name, tap in self.taps.items() if name in names}
 
@@ -70,9 +75,7 @@ class Classroom:
         Raises UserError where the two do not fit.
         """
         taps = material.taps_of(method)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            student = build(self.spec)
+        student = new_student(self.spec, seed)
         given = {name: paths for name, paths in self.given.items() if name in taps}
         shape = self.spec.input_shape
         binding = Binding(
@@ -119,33 +122,63 @@ class Classroom:
     ) -> list[Outcome]:
         """Trains students of one seed on the same batches, each from its checkpoint if it has one.
 
-        Raises KeyboardInterrupt on ctrl-C, after all have written their checkpoints.
+        A student whose loss is no longer finite is set aside, and the others go on from their last
+        checkpoints. Raises KeyboardInterrupt on ctrl-C, after all have written theirs.
         """
         started = time.monotonic()
-        methods = [self.methods[cell.method] for cell in cells]
-        bound = [self.bind(m, material, material.at_hand, options.seed) for m in methods]
-        lessons = [
-            Lesson(student, objective, folders[cell])
-            for cell, (student, objective) in zip(cells, bound, strict=True)
-        ]
-        histories = train_together(
-            lessons, material.data, options, normalise=self.public.normalisation,
-            resume=any(any(folders[cell].glob("*.safetensors")) for cell in cells),
-            progress=progress,
-        )  # fmt: skip
-        seconds = time.monotonic() - started
-        outcomes = []
-        for cell, method, lesson, history in zip(cells, methods, lessons, histories, strict=True):
-            taught = Taught(
-                lesson.student, self.spec, method, history,
-                material.chosen if method.needs else None,
-                material.answers if method.needs else None,
-            )  # fmt: skip
-            result = write_results(folders[cell], self.public, taught, options, seconds)
-            outcomes.append(Outcome.from_result(cell, result))
+        outcomes: list[Outcome] = []
+        left = list(cells)
+        while left:
+            lessons = [self._lesson(cell, material, options, folders[cell]) for cell in left]
+            try:
+                histories = train_together(
+                    lessons, material.data, options, normalise=self.public.normalisation,
+                    resume=any(any(folders[cell].glob("*.safetensors")) for cell in left),
+                    progress=progress,
+                )  # fmt: skip
+            except Diverged as broken:
+                lost = left.pop(lessons.index(broken.lesson))
+                outcome = self._outcome_of(lost, material, broken)
+                write_diverged(folders[lost], outcome, str(broken))
+                outcomes.append(outcome)
+                continue
+            seconds = time.monotonic() - started
+            for cell, lesson, history in zip(left, lessons, histories, strict=True):
+                method = self.methods[cell.method]
+                taught = Taught(
+                    lesson.student, self.spec, method, history,
+                    material.chosen if method.needs else None,
+                    material.answers if method.needs else None,
+                    exit_heads(lesson.objective),
+                )  # fmt: skip
+                result = write_results(folders[cell], self.public, taught, options, seconds)
+                outcomes.append(Outcome.from_result(cell, result))
+            break
         return outcomes
 
+    def _lesson(
+        self, cell: Cell, material: Material, options: TrainerOptions, folder: Path
+    ) -> Lesson:
+        method = self.methods[cell.method]
+        student, objective = self.bind(method, material, material.at_hand, options.seed)
+        return Lesson(student, objective, folder, self._validate(options))
 
-def blank(taps: Mapping[str, AnswerTap]) -> dict[str, Tensor]:
-    """Answers to two samples that say nothing, for a rehearsal."""
-    return {name: torch.zeros(2, *tap.shape) for name, tap in taps.items()}
+    def _validate(self, options: TrainerOptions) -> Callable[[nn.Module], float] | None:
+        """Accuracy on what was held out of training, where something was."""
+        public = self.public
+        if not len(public.validation):
+            return None
+        return lambda student: accuracy(
+            student, public.validation, public.validation_labels,
+            normalise=public.normalisation, precision=options.precision,
+        )  # fmt: skip
+
+    def _outcome_of(self, cell: Cell, material: Material, broken: Diverged) -> Outcome:
+        answers = material.answers if self.methods[cell.method].needs else None
+        return Outcome(
+            cell=cell,
+            accuracy=None,
+            parameters=count_parameters(broken.lesson.student),
+            steps=broken.step,
+            privacy=alone() if answers is None else answers.provenance,
+        )

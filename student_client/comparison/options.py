@@ -41,6 +41,8 @@ class Comparison:
     connection: Connection
     together: int | None = None
     """Students in lock-step at most; all of a seed when None."""
+    validation: int = 0
+    """Labelled units that are held out of training and give a validation curve."""
     skip_impossible: bool = False
     """Leave out what a teacher cannot teach, instead of refusing."""
 
@@ -111,6 +113,7 @@ class Comparison:
             "remote": self.remote,
             "out": self.out,
             "together": self.together,
+            "validation": self.validation,
             "skip_impossible": self.skip_impossible,
         }
         for group in (

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ktan.durable import write_durably
 from ktan.errors import UserError
 from student_client.provenance import Provenance
+from student_client.results import RESULT
 
 TeacherKind = Literal["none", "local", "remote"]
 """Nobody; a network on this machine, without noise; a private service."""
@@ -40,24 +42,37 @@ class Outcome:
     """A student after its last step."""
 
     cell: Cell
-    accuracy: float
-    """On the whole test part, in [0, 1]."""
-    test_samples: int
+    accuracy: float | None
+    """On the whole test part, in [0, 1]; None of a student that diverged."""
     parameters: int
     steps: int
+    """Done."""
     privacy: Provenance
 
     @classmethod
     def from_result(cls, cell: Cell, content: Mapping[str, Any]) -> Outcome:
-        """Of what `student_client.results` wrote. Raises KeyError for anything else."""
+        """Of a `result.json`. Raises KeyError for anything else."""
+        accuracy = content["accuracy"]
         return cls(
             cell=cell,
-            accuracy=float(content["accuracy"]),
-            test_samples=int(content["test_samples"]),
+            accuracy=None if accuracy is None else float(accuracy),
             parameters=int(content["parameters"]),
             steps=int(content["steps"]),
             privacy=Provenance.from_json(content["privacy"]),
         )
+
+
+def write_diverged(folder: Path, outcome: Outcome, reason: str) -> None:
+    """In the place of a result: what became of a student that has none."""
+    content = {
+        "accuracy": None,
+        "diverged": reason,
+        "parameters": outcome.parameters,
+        "steps": outcome.steps,
+        "privacy": outcome.privacy.to_json(),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_durably(folder / RESULT, text.encode())
 
 
 def read_outcome(cell: Cell, path: Path) -> Outcome | None:

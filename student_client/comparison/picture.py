@@ -45,13 +45,16 @@ def draw_table(rows: Sequence[Row], facts: Facts) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+    # A row without an accuracy has no place on the axis; the table says why.
+    rows = [row for row in rows if row.accuracy is not None]
     names = [_name(row) for row in rows]
-    width = 8.4 + 0.07 * max(map(len, names))
+    width = 8.4 + 0.07 * max(map(len, names), default=0)
     figure = Figure(figsize=(width, 1.9 + 0.34 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for place, row in enumerate(rows):
         colour = _COLOURS[row.teacher]
-        _bar(left, place, row.accuracy, row.accuracies, colour)
+        if row.accuracy is not None:
+            _bar(left, place, row.accuracy, row.accuracies, colour)
         if row.difference is not None:
             _bar(right, place, row.difference, row.differences, colour)
     left.set_yticks(range(len(rows)), names)
@@ -67,7 +70,7 @@ def draw_table(rows: Sequence[Row], facts: Facts) -> Figure:
         Line2D([], [], color=_COLOURS[kind], marker="o", ms=6, lw=1.6, label=_TEACHERS[kind])
         for kind in kinds
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(kinds)), fontsize=8)
     figure.suptitle(
         textwrap.fill(_title(rows, facts), int(13 * width)), fontsize=9, x=0.01, ha="left"
     )
@@ -90,7 +93,7 @@ def _lines(left: Axes, right: Axes, rows: Sequence[Row]) -> None:
     """The student alone, with its own spread."""
     right.axvline(0, color=_COLOURS["none"], lw=1, ls="--")
     for row in rows:
-        if row.is_baseline:
+        if row.is_baseline and row.accuracy is not None:
             mean, sd = row.accuracy.mean, row.accuracy.sd or 0.0
             left.axvline(100 * mean, color=_COLOURS["none"], lw=1, ls="--")
             left.axvspan(100 * (mean - sd), 100 * (mean + sd), color=_COLOURS["none"], alpha=0.1)
@@ -103,7 +106,7 @@ def _name(row: Row) -> str:
 
 
 def _title(rows: Sequence[Row], facts: Facts) -> str:
-    seeds = max(len(row.accuracies) for row in rows)
+    seeds = max((len(row.accuracies) for row in rows), default=0)
     text = (
         f"{facts.dataset}, {facts.network}, {facts.test_samples:,} test samples, "
         f"{seeds} seed{'s' if seeds != 1 else ''}; ± a standard deviation, dots are seeds"

@@ -13,13 +13,12 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from ktan.errors import UserError
-from ktan.networks import build, default_hint, multiply_adds, stages_of
+from ktan.networks import default_hint, multiply_adds, stages_of
 from ktan.precision import resolve_device
 from ktan.threads import suit_threads
 from ktan.trainer import CHECKPOINT
+from student_client.binding import new_student
 from student_client.comparison.facts import facts_of
 from student_client.comparison.files import write_table
 from student_client.comparison.lessons import Classroom, Material
@@ -76,7 +75,8 @@ def compare(
 def _compare(
     comparison: Comparison, screen: Screen, *, resume: bool, agreed: bool
 ) -> dict[str, Any]:
-    public = PublicData.load(comparison.data, comparison.recipe)
+    loaded = PublicData.load(comparison.data, comparison.recipe)
+    public = loaded.holding_out(comparison.validation)
     if not len(public.test):
         raise UserError("a comparison measures on test samples, and there are none; give --test")
     trainer = comparison.trainer
@@ -171,9 +171,7 @@ def _possible(
 def _choose(comparison: Comparison, room: Classroom, screen: Screen) -> Chosen:
     """What is asked: one choice for all seeds, so that each answer is paid once."""
     first = comparison.trainer_of(comparison.seeds[0])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(first.seed)
-        student = build(room.spec)
+    student = new_student(room.spec, first.seed)
     chosen = choose(
         room.public, student, default_hint(room.spec), comparison.queries, first,
         progress=screen.bars,
@@ -274,9 +272,13 @@ def _report(
 ) -> None:
     """A line for each student that is finished now."""
     for outcome in trained:
+        text = outcome.cell.title
         alone = outcomes.get(Cell(LOCAL, "none", outcome.cell.seed))
-        text = f"{outcome.cell.title}: {100 * outcome.accuracy:.2f} %"
-        if alone is not None and alone is not outcome:
-            text += f", {100 * (outcome.accuracy - alone.accuracy):+.2f} points"
+        if outcome.accuracy is None:
+            text += f": DIVERGED, the loss was no longer finite at step {outcome.steps:,}"
+        else:
+            text += f": {100 * outcome.accuracy:.2f} %"
+            if alone is not None and alone is not outcome and alone.accuracy is not None:
+                text += f", {100 * (outcome.accuracy - alone.accuracy):+.2f} points"
         screen.say(text)
     screen.say(f"  {len(trained)} together, in {seconds:,.0f} s")

@@ -68,7 +68,9 @@ class Row:
     method: str
     teacher: TeacherKind
     accuracies: Mapping[int, float]
-    """Seed → accuracy after the last step, in [0, 1]."""
+    """Seed → accuracy after the last step, in [0, 1]; without the students that diverged."""
+    diverged: tuple[int, ...]
+    """Seeds whose student has no accuracy, because its loss was no longer finite."""
     differences: Mapping[int, float]
     """Seed → accuracy minus that of the student alone with the same seed: the same first weights
     and the same batches. Empty for the student alone itself."""
@@ -78,11 +80,9 @@ class Row:
     """Of all its students together: the largest ε spent."""
 
     @property
-    def accuracy(self) -> Spread:
-        """Over all its seeds."""
-        spread = Spread.of(list(self.accuracies.values()))
-        assert spread is not None
-        return spread
+    def accuracy(self) -> Spread | None:
+        """Over all its seeds; None where every student diverged."""
+        return Spread.of(list(self.accuracies.values()))
 
     @property
     def difference(self) -> Spread | None:
@@ -100,27 +100,41 @@ def table_of(outcomes: Iterable[Outcome]) -> list[Row]:
     found: dict[tuple[str, TeacherKind], list[Outcome]] = {}
     for outcome in outcomes:
         found.setdefault((outcome.cell.method, outcome.cell.teacher), []).append(outcome)
-    alone = {outcome.cell.seed: outcome.accuracy for outcome in found.get((LOCAL, "none"), [])}
+    alone = _accuracies(found.get((LOCAL, "none"), []))
     rows = [_row(method, teacher, group, alone) for (method, teacher), group in found.items()]
-    return sorted(rows, key=lambda row: (-row.accuracy.mean, row.method, row.teacher))
+    return sorted(rows, key=lambda row: (-_mean(row), row.method, row.teacher))
+
+
+def _accuracies(group: Sequence[Outcome]) -> dict[int, float]:
+    return {
+        one.cell.seed: one.accuracy
+        for one in sorted(group, key=lambda one: one.cell)
+        if one.accuracy is not None
+    }
+
+
+def _mean(row: Row) -> float:
+    """Below everything where there is none."""
+    return -1.0 if row.accuracy is None else row.accuracy.mean
 
 
 def _row(
     method: str, teacher: TeacherKind, group: Sequence[Outcome], alone: Mapping[int, float]
 ) -> Row:
-    accuracies = {one.cell.seed: one.accuracy for one in sorted(group, key=lambda one: one.cell)}
+    accuracies = _accuracies(group)
     baseline = method == LOCAL
     return Row(
         method=method,
         teacher=teacher,
         accuracies=accuracies,
+        diverged=tuple(sorted(one.cell.seed for one in group if one.accuracy is None)),
         differences={
             seed: value - alone[seed]
             for seed, value in accuracies.items()
             if seed in alone and not baseline
         },
         parameters=group[0].parameters,
-        steps=group[0].steps,
+        steps=max(one.steps for one in group),
         # ε only grows, and is of all rows together: the last receipt says most.
         privacy=max((one.privacy for one in group), key=lambda origin: origin.epsilon_spent or 0.0),
     )
@@ -128,14 +142,15 @@ def _row(
 
 def row_json(row: Row, facts: Facts) -> dict[str, Any]:
     """A row as plain values; accuracies and differences in [0, 1]."""
-    difference, teacher = row.difference, _teacher_of(row, facts)
+    accuracy, difference, teacher = row.accuracy, row.difference, _teacher_of(row, facts)
     promise = row.privacy.promise
     return {
         "method": row.method,
         "teacher": row.teacher,
         "seeds": len(row.accuracies),
-        "accuracy_mean": row.accuracy.mean,
-        "accuracy_sd": row.accuracy.sd,
+        "diverged": len(row.diverged),
+        "accuracy_mean": None if accuracy is None else accuracy.mean,
+        "accuracy_sd": None if accuracy is None else accuracy.sd,
         "difference_mean": None if difference is None else difference.mean,
         "difference_sd": None if difference is None else difference.sd,
         "difference_seeds": 0 if difference is None else difference.count,

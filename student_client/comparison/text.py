@@ -23,7 +23,7 @@ def screen_text(rows: Sequence[Row], facts: Facts) -> str:
             row.teacher,
             _percent(row.accuracy),
             _points(row.difference),
-            f"{row.accuracy.count} of {len(facts.seeds)}",
+            _seeds(row, facts),
             _privacy_in_brief(row),
         )
         for row in rows
@@ -51,7 +51,7 @@ def markdown_text(rows: Sequence[Row], facts: Facts) -> str:
                 row.teacher,
                 _percent(row.accuracy),
                 _points(row.difference),
-                f"{row.accuracy.count} of {len(facts.seeds)}",
+                _seeds(row, facts),
                 f"{row.parameters:,}",
                 f"{facts.student.multiply_adds:,}",
                 _DASH if teacher is None else f"{teacher.size.compression(facts.student):.3g} ×",
@@ -112,7 +112,14 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_METHOD else f"{text[: _LONGEST_METHOD - 1]}…"
 
 
-def _percent(spread: Spread) -> str:
+def _seeds(row: Row, facts: Facts) -> str:
+    text = f"{len(row.accuracies)} of {len(facts.seeds)}"
+    return f"{text}, {len(row.diverged)} diverged" if row.diverged else text
+
+
+def _percent(spread: Spread | None) -> str:
+    if spread is None:
+        return _DASH
     return f"{100 * spread.mean:.2f}{_deviation(spread)}"
 
 

@@ -23,7 +23,7 @@ def outcome():
                 "private", "host:1", "v", "ensemble", 100, PROMISE, epsilon, 5, "a" * 32, (1, 2), 2
             ),
         }[teacher]
-        return Outcome(Cell(method, teacher, seed), accuracy, 1000, 78_042, 40, privacy)
+        return Outcome(Cell(method, teacher, seed), accuracy, 78_042, 40, privacy)
 
     return build
 

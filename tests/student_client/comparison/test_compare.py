@@ -195,6 +195,22 @@ def test_ctrl_c_leaves_what_goes_on_exactly(compare, teacher, tmp_path, monkeypa
         assert one["accuracies"] == other["accuracies"]
 
 
+def test_a_student_that_diverges_does_not_stop_the_others(compare, teacher, tmp_path):
+    options = ("--local", teacher, "--seeds", "0")
+    broken = (*options, "--method-set", "fitnet.hint-weight=1e39")
+    code, out, err = compare("soft-logits,fitnet", *broken)
+    assert (code, err) == (0, "")
+    assert "fitnet, local teacher, seed 0: DIVERGED" in out
+    rows = {row["method"]: row for row in table(tmp_path / "table")["rows"]}
+    assert (rows["fitnet"]["accuracy_mean"], rows["fitnet"]["diverged"]) == (None, 1)
+    assert rows["fitnet"]["privacy"] == "unprotected, for comparison"
+    assert "0 of 1, 1 diverged" in out
+    # It is not tried again, and the others are what they are without it.
+    assert "3 of 3 students before" in compare("soft-logits,fitnet", *broken, "--resume")[1]
+    assert compare("soft-logits", *options, out="without")[0] == 0
+    assert same(weights(tmp_path / "table"), weights(tmp_path / "without"))
+
+
 def test_answers_of_a_service_are_paid_once_for_all(compare, stage, remote, tmp_path):
     code, out, err = compare("soft-logits,ktan", *remote)
     assert (code, err) == (0, "")
@@ -230,16 +246,20 @@ def test_answers_of_a_service_are_paid_once_for_all(compare, stage, remote, tmp_
 
 def test_a_comparison_is_resumed_under_its_own_options_only(compare, command, teacher, tmp_path):
     options = ("soft-logits", "--local", teacher, "--seeds", "0")
-    assert compare(*options, "--method-set", "soft-logits.kd-weight=0.5")[0] == 0
+    own = ("--method-set", "soft-logits.kd-weight=0.5", "--validation", "7")
+    assert compare(*options, *own)[0] == 0
     code, _, err = compare(*options, "--resume")
     assert code == 2
     assert "was begun with --method-set" in err
+    assert "was begun with --validation" in compare(*options, *own[:2], "--resume")[2]
     config = tmp_path / "table/config.toml"
     recorded = tomllib.loads(config.read_text())["compare"]
     assert (recorded["methods"], recorded["seeds"]) == ("soft-logits", "0")
     assert "seed" not in recorded
     result = json.loads((tmp_path / "table/runs/soft-logits-local-0/result.json").read_text())
     assert result["method_options"]["kd_weight"] == 0.5
+    assert result["validation_samples"] == 7
+    assert "validation_accuracy" in result["last"]
     code, out, err = command("compare", "--config", config, "--resume")
     assert (code, err) == (0, "")
     assert "2 of 2 students before" in out

@@ -51,6 +51,21 @@ def test_differences_are_paired_by_seed(outcomes):
     assert unpaired.accuracy.sd is None
 
 
+def test_students_that_diverged_are_counted_apart(outcomes, outcome, facts):
+    broken = [outcome("fsp", "local", seed, None) for seed in (0, 1)]
+    gone = [outcome("kd-svd", "local", seed, None) for seed in (0, 1, 2)]
+    rows = table_of([*outcomes, *broken, *gone])
+    assert [(row.method, row.diverged) for row in rows[-2:]] == [
+        ("fsp", (0, 1)), ("kd-svd", (0, 1, 2)),
+    ]  # fmt: skip
+    assert (rows[-1].accuracy, rows[-1].difference) == (None, None)
+    text = screen_text(rows, facts)
+    assert "1 of 3, 2 diverged" in text
+    assert "0 of 3, 3 diverged" in text
+    left, _ = draw_table(rows, facts).axes
+    assert "kd-svd (local)" not in [label.get_text() for label in left.get_yticklabels()]
+
+
 def test_the_screen_shows_it_within_100_columns(outcomes, outcome, facts):
     long = outcome("attention-transfer+byot+soft-logits", "remote", 0, 0.7)
     text = screen_text(table_of([*outcomes, long]), facts)
