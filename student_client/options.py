@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ktan.errors import UserError
 from ktan.methods import Method
-from ktan.methods.combination import parse_method
+from ktan.methods.combination import method_options, parse_method
 from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.selection import Selection
 
@@ -51,9 +51,24 @@ class QueryOptions:
     begins."""
     query_batch: int = 64
     """Samples in one request."""
+    all_taps: bool = False
+    """Ask for every tap of the teacher, for methods that come later; those that the method uses
+    when not given."""
     answers: Path | None = None
     """Folder that keeps the answers, shared by the runs that name it; OUT/answers when not
     given."""
+
+
+@dataclass(frozen=True)
+class CourseOptions:
+    """How one student's training is laid out."""
+
+    rounds: int | None = None
+    """Rounds in which the queries are chosen and asked, each by the student as it then stands; by
+    default the method's own (rona: 5), else 1. The price of all is agreed once, beforehand."""
+    validation: int | None = None
+    """Labelled units that are held out of training and give the validation curve; by default a
+    tenth of them where there are 1,000 or more, else none."""
 
 
 def network_spec(
@@ -65,15 +80,21 @@ def network_spec(
     return NetworkSpec(name, input_shape, classes, settings)
 
 
-def chosen_method(options: StudentOptions, *, teacher: bool) -> Method:
-    """The method with its options.
+def chosen_method(options: StudentOptions, *, teacher: bool, rounds: int | None = None) -> Method:
+    """The method with its options; `rounds`, where given, go to a method that has its own.
 
     Without a teacher only methods that need none are possible, and `local` is chosen when none is
     named. Raises UserError for an unknown method or option, or one that needs a teacher where
     there is none.
     """
     settings = parse_settings("--method-set", options.method_set)
-    method = parse_method(options.method or (DEFAULT if teacher else LOCAL), settings)
+    name = options.method or (DEFAULT if teacher else LOCAL)
+    method = parse_method(name, settings)
+    if rounds is not None and any(
+        option.rpartition(".")[2] == "rounds" for option in method_options(method)
+    ):
+        kept = {key: value for key, value in settings.items() if not key.endswith("rounds")}
+        method = parse_method(name, {**kept, "rounds": rounds})
     if not teacher and method.needs:
         raise UserError(
             f"the method {method.name} needs a teacher, and 'none' was given; "

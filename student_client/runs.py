@@ -1,6 +1,6 @@
 """One student, from public data to a folder: choose, ask, train, measure, write.
 
-A run's folder holds `config.toml` (the resolved options), `selection.json` (what was asked),
+A run's folder holds `config.toml` (the resolved options), `selection.json` (what was chosen),
 `answers/` (the answer store), the trainer's checkpoint, curves and TensorBoard scalars,
 `curves.png`, `result.json` and `student/` (the exported student and its card).
 """
@@ -11,37 +11,38 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.evaluation import accuracy
 from ktan.history import History
-from ktan.methods import Binding, Method, Objective
+from ktan.methods import Method, Objective
 from ktan.methods.combination import method_options
 from ktan.methods.needs import require
 from ktan.networks import (
     NetworkSpec,
-    build,
     count_parameters,
     default_hint,
     multiply_adds,
-    stages_of,
 )
-from ktan.pairing import pair_taps
+from ktan.networks.exits import exit_heads
+from ktan.schedule import in_rounds
 from ktan.teacher import AnswerTap
 from ktan.threads import suit_threads
 from ktan.trainer import CHECKPOINT, TrainerOptions, train
 from ktan.training_data import TrainingData
+from student_client.asking import Asking
+from student_client.binding import bind_method, blank, new_student
 from student_client.config import CONFIG, check_config, write_config
 from student_client.connection import Connection
-from student_client.errors import TeacherUnavailable
+from student_client.errors import TeacherError, TeacherUnavailable
 from student_client.options import (
+    CourseOptions,
     QueryOptions,
     StudentOptions,
     chosen_method,
@@ -50,14 +51,13 @@ from student_client.options import (
 )
 from student_client.provenance import UNPROTECTED
 from student_client.public_data import PublicData
-from student_client.queries import Chosen, choose, read_selection, write_selection
+from student_client.queries import read_selection
 from student_client.results import RESULT, Taught, write_results
 from student_client.screen import Screen
 from student_client.sources import Answers, LocalSource, ServiceSource, Source
+from student_client.tap_choice import used_by
 
 NO_TEACHER: Final = "none"
-_WATCHED: Final = 2000
-"""Test samples that the accuracy curve is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -73,32 +73,44 @@ class Run:
     queries: QueryOptions
     trainer: TrainerOptions
     connection: Connection
+    course: CourseOptions = field(default_factory=CourseOptions)
 
     def settings(self) -> dict[str, Any]:
         """Option name → value, as on the command line."""
         found: dict[str, Any] = {"teacher": self.teacher, "out": self.out}
         for group in (
-            self.data, self.recipe, self.student, self.queries, self.trainer, self.connection
+            self.data, self.recipe, self.student, self.queries, self.course, self.trainer,
+            self.connection,
         ):  # fmt: skip
-            for field in fields(group):
-                name = "split_seed" if (group, field.name) == (self.recipe, "seed") else field.name
-                found[name.replace("_", "-")] = getattr(group, field.name)
+            for option in fields(group):
+                own = (group, option.name) == (self.recipe, "seed")
+                name = "split_seed" if own else option.name
+                found[name.replace("_", "-")] = getattr(group, option.name)
         return found
 
 
-def train_student(run: Run, screen: Screen, *, resume: bool, agreed: bool) -> dict[str, Any]:
+def train_student(
+    run: Run, screen: Screen, *, resume: bool, agreed: bool, enough: bool = False
+) -> dict[str, Any]:
     """Makes the student and returns what `result.json` says of it.
 
-    agreed: pay for answers without asking. Raises UserError, TeacherError or TeacherUnavailable;
-    at these and at ctrl-C the folder keeps what there is, and `resume` goes on from it.
+    agreed: pay for answers without asking. enough: on resuming, further rounds ask for nothing.
+    Raises UserError, TeacherError or TeacherUnavailable; at these and at ctrl-C the folder keeps
+    what there is, and `resume` goes on from it.
     """
     run.trainer.check()
-    method = chosen_method(run.student, teacher=run.teacher != NO_TEACHER)
+    if enough and not resume:
+        raise UserError("--enough is for a run that is resumed; give --resume, too")
+    method = chosen_method(run.student, teacher=run.teacher != NO_TEACHER, rounds=run.course.rounds)
+    if run.course.rounds is not None and not (run.teacher != NO_TEACHER and method.needs):
+        raise UserError("--rounds splits queries, and nobody is asked here; leave it away")
     given = hint_paths(run.student)
     _open_folder(run, resume=resume)
     try:
-        return _train_student(run, screen, method, given, resume=resume, agreed=agreed)
-    except (KeyboardInterrupt, TeacherUnavailable):
+        return _train_student(
+            run, screen, method, given, resume=resume, agreed=agreed, enough=enough
+        )
+    except (KeyboardInterrupt, TeacherUnavailable, TeacherError):
         if _begun(run.out):
             screen.say(
                 "interrupted; nothing is lost. Go on with\n"
@@ -115,6 +127,7 @@ def _train_student(
     *,
     resume: bool,
     agreed: bool,
+    enough: bool,
 ) -> dict[str, Any]:
     if resume and (run.out / RESULT).exists():
         result: dict[str, Any] = json.loads((run.out / RESULT).read_text(encoding="utf-8"))
@@ -122,41 +135,45 @@ def _train_student(
         return result
 
     started = time.monotonic()
-    public = PublicData.load(run.data, run.recipe)
+    public = PublicData.load(run.data, run.recipe).holding_out(run.course.validation)
     spec = network_spec(run.student, public.input_shape, len(public.classes))
     batch = run.trainer.labelled_batch + run.trainer.answered_batch
     suit_threads(batch * multiply_adds(spec))
-    student = _new_student(spec, run.trainer.seed)
+    student = new_student(spec, run.trainer.seed)
     _introduce(screen, public, spec, student, method)
     source = _source(run, method, screen, agreed=agreed)
     taps: dict[str, AnswerTap] = {}
 
     def bind(values: Mapping[str, Tensor]) -> Objective:
-        return _bind(method, student, spec, taps, given, values, run.trainer.seed)
+        objective = bind_method(method, student, spec, taps, given, values, run.trainer.seed)
+        if run.course.rounds is not None and not any(stage.asks for stage in objective.stages):
+            objective.stages = in_rounds(objective.stages, run.course.rounds)
+        return objective
 
     with closing(source) if source is not None else nullcontext():
-        chosen, answers = None, None
-        if source is not None:
-            chosen = read_selection(run.out, public) if resume else None
-            taps = dict(source.prepare(public, chosen))
+        asking = None
+        if source is None:
+            objective = bind({})
+        else:
+            asking = Asking(
+                public, source, run.queries, run.trainer, default_hint(spec), run.out, screen,
+                read_selection(run.out, public) if resume else None,
+            )  # fmt: skip
+            if enough:
+                asking.close()
+            taps = dict(source.prepare(public, asking.complete))
             # Whatever does not fit must be found before anything is paid for.
             require(method.needs, taps, method.name)
-            bind(_blank(taps))
-            if chosen is None:
-                chosen = choose(
-                    public, student, default_hint(spec), run.queries, run.trainer,
-                    progress=screen.bars,
-                )  # fmt: skip
-                write_selection(run.out, chosen)
-            screen.fact(
-                "Queries",
-                f"{len(chosen.rows):,} of {len(public.unlabelled):,} public samples, "
-                f"chosen by {run.queries.select}",
-            )
-            answers = source.answers(public, chosen)
-        objective = bind({} if answers is None else answers.values)
-        history = _train(run, public, student, objective, chosen, answers, screen, resume=resume)
-    taught = Taught(student, spec, method, history, chosen, answers)
+            rounds = 1 + sum(stage.asks for stage in bind(blank(taps)).stages)
+            answers = asking.begin(student, rounds)
+            objective = bind(answers.values)
+        history = _train(run, public, student, objective, asking, screen, resume=resume)
+    taught = Taught(
+        student, spec, method, history,
+        None if asking is None else asking.asked,
+        None if asking is None else asking.answers,
+        exit_heads(objective),
+    )  # fmt: skip
     return write_results(run.out, public, taught, run.trainer, time.monotonic() - started)
 
 
@@ -182,12 +199,6 @@ def _begun(out: Path) -> bool:
     return any(any(out.glob(trace)) for trace in traces)
 
 
-def _new_student(spec: NetworkSpec, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(spec)
-
-
 def _introduce(
     screen: Screen,
     public: PublicData,
@@ -198,7 +209,8 @@ def _introduce(
     screen.fact(
         "Data",
         f"{public.name}: {len(public.labelled):,} public samples with labels, "
-        f"{len(public.unlabelled):,} without, {len(public.test):,} for the test",
+        + (f"{len(public.validation):,} held out to watch, " if len(public.validation) else "")
+        + f"{len(public.unlabelled):,} without, {len(public.test):,} for the test",
     )
     screen.fact("Student", f"{spec.name}, {count_parameters(student):,} parameters")
     options = ", ".join(f"{key} {value}" for key, value in method_options(method).items())
@@ -208,11 +220,12 @@ def _introduce(
 def _source(run: Run, method: Method, screen: Screen, *, agreed: bool) -> Source | None:
     if run.teacher == NO_TEACHER or not method.needs:
         return None
+    taps = used_by(method, all_of_them=run.queries.all_taps)
     kind, separator, folder = run.teacher.partition(":")
     if kind == "file" and separator:
         if not folder:
             raise UserError("file: needs a teacher's folder behind it: file:DIR")
-        return LocalSource(Path(folder), run.trainer.device, screen)
+        return LocalSource(Path(folder), run.trainer.device, screen, taps)
     return ServiceSource(
         run.teacher,
         run.connection,
@@ -220,35 +233,8 @@ def _source(run: Run, method: Method, screen: Screen, *, agreed: bool) -> Source
         run.queries.query_batch,
         screen,
         agreed=agreed,
+        taps=taps,
     )
-
-
-def _blank(taps: Mapping[str, AnswerTap]) -> dict[str, Tensor]:
-    """Answers to two samples that say nothing, for the rehearsal."""
-    return {name: torch.zeros(2, *tap.shape) for name, tap in taps.items()}
-
-
-def _bind(
-    method: Method,
-    student: nn.Module,
-    spec: NetworkSpec,
-    taps: Mapping[str, AnswerTap],
-    given: Mapping[str, tuple[str, ...]],
-    values: Mapping[str, Tensor],
-    seed: int,
-) -> Objective:
-    """The method bound to the student; its own modules begin as the seed says, run after run."""
-    stages = stages_of(spec)
-    paths = pair_taps(taps, student, spec.input_shape, stages, given)
-    binding = Binding(student, spec.input_shape, spec.classes, taps, paths, values, stages)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return method.build(binding)
-        except ValueError as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{error}; name the student's module with --hint TAP=PATH") from error
 
 
 def _train(
@@ -256,39 +242,48 @@ def _train(
     public: PublicData,
     student: nn.Module,
     objective: Objective,
-    chosen: Chosen | None,
-    answers: Answers | None,
+    asking: Asking | None,
     screen: Screen,
     *,
     resume: bool,
 ) -> History:
-    data = TrainingData(
-        labelled=public.labelled,
-        labels=public.labels,
-        answered=None if chosen is None else public.unlabelled[chosen.rows],
-        answers={} if answers is None else answers.values,
-    )
-    watched = slice(0, _WATCHED)
+    def data() -> TrainingData:
+        """All there is by now."""
+        asked = None if asking is None else asking.asked
+        return TrainingData(
+            labelled=public.labelled,
+            labels=public.labels,
+            answered=None if asked is None else public.unlabelled[asked.rows],
+            answers={} if asking is None or asking.answers is None else asking.answers.values,
+            unlabelled=public.unlabelled if objective.unlabelled else None,
+        )
+
+    def ask(further: int, current: nn.Module) -> TrainingData:
+        assert asking is not None
+        asking.further(further, current)
+        return data()
 
     def validate(network: nn.Module) -> float:
         return accuracy(
             network,
-            public.test[watched],
-            public.test_labels[watched],
+            public.validation,
+            public.validation_labels,
             normalise=public.normalisation,
             precision=run.trainer.precision,
         )
 
+    in_several = asking is not None and len(asking.portions) > 1
     return train(
         student,
         objective,
-        data,
-        run.trainer,
+        data(),
+        run.trainer if asking is None else asking.in_steps(),
         normalise=public.normalisation,
         folder=run.out,
         resume=resume and (run.out / CHECKPOINT).exists(),
-        validate=validate if len(public.test) else None,
-        note=_note(answers),
+        validate=validate if len(public.validation) else None,
+        ask=ask if in_several else None,
+        note=_note(None if asking is None else asking.answers),
         progress=screen.bars,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from ktan.answers import AnswerStore
@@ -22,6 +23,7 @@ from student_client.describe import promise_text, quote_text
 from student_client.description import TeacherDescription
 from student_client.errors import TeacherError, TeacherUnavailable
 from student_client.fetching import Pool, batch_size, fetch
+from student_client.order import Order
 from student_client.patience import patiently
 from student_client.pin import Pin, open_store
 from student_client.provenance import Provenance
@@ -29,6 +31,7 @@ from student_client.public_data import PublicData, check_suits
 from student_client.queries import Chosen
 from student_client.remote import RemoteTeacher
 from student_client.screen import Screen
+from student_client.tap_choice import TapChoice, all_taps
 from student_client.verification import Verifier
 
 
@@ -50,8 +53,17 @@ class Source(Protocol):
         """The taps. Raises UserError when the teacher does not suit the data."""
         ...
 
+    def agree(self, public: PublicData, chosen: Chosen, later: int) -> None:
+        """Says what `chosen` and `later` samples, not chosen yet, cost together, and asks for a
+        yes; `answers` then asks no more questions. Spends nothing."""
+        ...
+
     def answers(self, public: PublicData, chosen: Chosen) -> Answers:
         """The answers, which may cost something."""
+        ...
+
+    def stored(self, public: PublicData, chosen: Chosen) -> Tensor:
+        """bool [queries]: what is answered already; no service is asked."""
         ...
 
     def close(self) -> None: ...
@@ -60,10 +72,11 @@ class Source(Protocol):
 class LocalSource:
     """A teacher's folder on this machine, asked without noise and without a ledger."""
 
-    def __init__(self, folder: Path, device: str, screen: Screen):
+    def __init__(self, folder: Path, device: str, screen: Screen, taps: TapChoice = all_taps):
         self._folder = folder
         self._device = device
         self._screen = screen
+        self._choose_taps = taps
 
     def prepare(self, public: PublicData, chosen: Chosen | None) -> Mapping[str, AnswerTap]:
         self._teacher = LocalTeacher.load(self._folder, self._device)
@@ -75,15 +88,23 @@ class LocalSource:
             f"{provenance.UNPROTECTED.upper()}: {card.mode} teacher in {self._folder}, without "
             "noise and under no promise",
         )
-        return self._teacher.taps
+        self._taps = self._choose_taps(self._teacher.taps)
+        return self._taps
+
+    def agree(self, public: PublicData, chosen: Chosen, later: int) -> None:
+        pass
 
     def answers(self, public: PublicData, chosen: Chosen) -> Answers:
-        values = self._teacher.answer(public.unlabelled[chosen.rows])
+        said = self._teacher.answer(public.unlabelled[chosen.rows])
+        values = {name: said[name] for name in self._taps}
         mode = self._teacher.models.card.mode
         origin = provenance.unprotected(
             f"file:{self._folder}", self._teacher.version, mode, len(chosen.rows)
         )
         return Answers(values, origin, charged=0)
+
+    def stored(self, public: PublicData, chosen: Chosen) -> Tensor:
+        return torch.ones(len(chosen.rows), dtype=torch.bool)
 
     def close(self) -> None:
         pass
@@ -101,13 +122,18 @@ class ServiceSource:
         screen: Screen,
         *,
         agreed: bool,
+        taps: TapChoice = all_taps,
     ):
+        """agreed: pay without asking. taps: which of the teacher's are asked, and paid for."""
         self._address = address
         self._connection = connection
         self._folder = folder
         self._batch = batch
         self._screen = screen
         self._agreed = agreed
+        self._choose_taps = taps
+        self._asked: tuple[str, ...] = ()
+        self._quoted = False
         self._teacher: RemoteTeacher | None = None
         self._description: TeacherDescription | None = None
 
@@ -116,8 +142,9 @@ class ServiceSource:
         if chosen is not None and Pin.read(self._folder) is not None:
             store = AnswerStore.open(self._folder)
             digests = Pool(public.unlabelled[chosen.rows]).digests
-            if not store.missing(digests).any() and not store.pending():
-                return {tap.name: tap for tap in store.manifest.taps}
+            taps = self._chosen_taps(store.manifest.taps)
+            if not store.missing(digests, self._asked).any() and not store.pending():
+                return taps
         self._teacher = RemoteTeacher(self._address, self._connection)
         description = patiently(
             self._teacher.describe, self._connection.patience, self._screen.waiting
@@ -129,7 +156,8 @@ class ServiceSource:
             description.classes,
             f"the teacher at {self._address}",
         )
-        batch_size(description, self._batch)
+        taps = self._chosen_taps(description.answer_taps)
+        batch_size(description, self._batch, self._asked)
         self._description = description
         many = "s" if description.teachers != 1 else ""
         self._screen.fact(
@@ -137,7 +165,21 @@ class ServiceSource:
             f"{description.mode}, {description.teachers:,} teacher{many}, at {self._address}",
         )
         self._screen.fact("Promise", promise_text(description.promise))
-        return {tap.name: tap for tap in description.answer_taps}
+        return taps
+
+    def _chosen_taps(self, published: Iterable[AnswerTap]) -> Mapping[str, AnswerTap]:
+        """Raises UserError where they do not suffice."""
+        taps = self._choose_taps({tap.name: tap for tap in published})
+        self._asked = tuple(taps)
+        return taps
+
+    def agree(self, public: PublicData, chosen: Chosen, later: int) -> None:
+        if self._teacher is None or self._description is None:
+            return
+        store = open_store(self._folder, self._description)
+        wanted = Pool(public.unlabelled[chosen.rows]).digests
+        self._quote(self._teacher, self._description, store, wanted, later)
+        self._quoted = True
 
     def answers(self, public: PublicData, chosen: Chosen) -> Answers:
         pool = Pool(public.unlabelled)
@@ -158,8 +200,17 @@ class ServiceSource:
             receipts,
             len(wanted),
         )
-        charged = origin.charge // pin.charge if pin.charge else 0
-        return Answers(store.answers(wanted), origin, charged)
+        price = pin.charge_of(self._asked)
+        charged = origin.charge // price if price else 0
+        return Answers(store.answers(wanted, self._asked), origin, charged)
+
+    def stored(self, public: PublicData, chosen: Chosen) -> Tensor:
+        digests = Pool(public.unlabelled[chosen.rows]).digests
+        if Pin.read(self._folder) is None:
+            return torch.zeros(len(digests), dtype=torch.bool)
+        store = AnswerStore.open(self._folder)
+        self._chosen_taps(store.manifest.taps)
+        return torch.from_numpy(~store.missing(digests, self._asked))
 
     def close(self) -> None:
         if self._teacher is not None:
@@ -173,20 +224,9 @@ class ServiceSource:
         pool: Pool,
         wanted: npt.NDArray[np.uint8],
     ) -> None:
-        begun = [request.digests for request in store.pending()]
-        missing = wanted[store.missing(wanted)]
-        new = len(np.unique(np.concatenate([*begun, missing]), axis=0))
+        new = self._quote(teacher, description, store, wanted, later=0)
         if new == 0:
-            self._screen.fact("Cost", f"nothing: all {len(wanted):,} answers are here already")
             return
-        budget, _ = patiently(teacher.budget, self._connection.patience, self._screen.waiting)
-        price = quote(description, budget, new)
-        # What an earlier run began may have been charged then: it alone is not refused here.
-        certain = new - len(np.unique(np.concatenate(begun), axis=0)) if begun else new
-        require_affordable(quote(description, budget, certain), description)
-        self._screen.say(quote_text(price, description, max(len(wanted), new)))
-        if price.charge and not self._agreed:
-            self._screen.agree("Spend it?")
         try:
             with self._screen.fetching(new) as bar:
                 fetch(
@@ -196,10 +236,40 @@ class ServiceSource:
                     Verifier.of(description, store),
                     pool,
                     wanted,
+                    taps=self._asked,
                     batch=self._batch,
                     progress=bar,
                 )
         except (TeacherError, TeacherUnavailable, KeyboardInterrupt):
-            here = len(wanted) - int(store.missing(wanted).sum())
+            here = len(wanted) - int(store.missing(wanted, self._asked).sum())
             self._screen.say(f"{here:,} of {len(wanted):,} answers are stored in {self._folder}")
             raise
+
+    def _quote(
+        self,
+        teacher: RemoteTeacher,
+        description: TeacherDescription,
+        store: AnswerStore,
+        wanted: npt.NDArray[np.uint8],
+        later: int,
+    ) -> int:
+        """How many of `wanted` and `later` are to be asked, after a yes to their price.
+
+        What was quoted and agreed before is only held against the budget again. Raises
+        BudgetRefused where that does not suffice.
+        """
+        order = Order.of(store, wanted, self._asked, later)
+        new = order.samples
+        if new == 0:
+            if not self._quoted:
+                here = f"all {len(wanted):,} answers are here already"
+                self._screen.fact("Cost", f"nothing: {here}")
+            return 0
+        budget, _ = patiently(teacher.budget, self._connection.patience, self._screen.waiting)
+        price = quote(description, budget, order.at_most)
+        require_affordable(quote(description, budget, order.certain))
+        if not self._quoted:
+            self._screen.say(quote_text(price, description, max(len(wanted) + later, new)))
+            if price.charge and not self._agreed:
+                self._screen.agree("Spend it?")
+        return new
