@@ -55,6 +55,8 @@ def right_singular_vectors(feature: Tensor, vectors: int) -> tuple[Tensor, Tenso
         # The vectors do not depend on the scale, so it needs no gradient.
         trace = gram.detach().diagonal(dim1=1, dim2=2).sum(dim=1)
         gram = gram / trace.clamp(min=1e-30)[:, None, None]
+        # A student that diverged is told of by the trainer, not by an algorithm that fails on it.
+        gram = gram.nan_to_num(0.0, 0.0, 0.0)
         found, values = _LeadingEigenvectors.apply(gram, min(vectors, *rows.shape[1:]))
     return found, values.clamp(min=0).sqrt()
 

@@ -117,3 +117,10 @@ def test_it_is_computed_in_float32_under_autocast() -> None:
     expected = singular_vector_loss(student, teacher)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(singular_vector_loss(student, teacher), expected)
+
+
+def test_a_student_that_diverged_does_not_stop_the_algorithm() -> None:
+    student, teacher = maps(0), maps(1)
+    student[0][0, 0, 0, 0] = float("inf")
+    student[1][1, 0, 0, 0] = float("nan")
+    assert singular_vector_loss(student, teacher).isfinite()
