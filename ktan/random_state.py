@@ -30,7 +30,7 @@ class RandomState:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """The same, and what is drawn is drawn again afterwards: for a look that changes nothing."""
+        """The same, and what is drawn is drawn again afterwards: a look that changes nothing."""
         kept = self._states
         with self.within():
             yield

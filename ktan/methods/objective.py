@@ -118,16 +118,10 @@ class Objective(nn.Module):
 
     def backward(self, losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> None:
         """Adds the gradient of what `losses` returned to `parameters`, bounded terms bounded."""
-        bounds = {
-            term.name: term.bounded_by
-            for term in self.terms
-            if term.name in losses and term.bounded_by in losses
-        }
+        bounds = self._bounds(losses)
         free = [loss for name, loss in losses.items() if name not in bounds]
         if bounds:
-            scaled = [
-                _bounded(losses[name], losses[str(by)], parameters) for name, by in bounds.items()
-            ]
+            scaled = [_bounded(losses[name], losses[by], parameters) for name, by in bounds.items()]
             for gradients in scaled:
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
@@ -140,13 +134,18 @@ class Objective(nn.Module):
         of the terms as bounded."""
         values = dict(losses)
         if torch.is_grad_enabled():
-            for term in self.terms:
-                if term.name in losses and term.bounded_by in losses:
-                    own, other = (
-                        _gradient(losses[name], parameters) for name in (term.name, term.bounded_by)
-                    )
-                    values[term.name] = losses[term.name] * _scale(own, other)
+            for name, by in self._bounds(losses).items():
+                scale = _scale(*(_gradient(losses[term], parameters) for term in (name, by)))
+                values[name] = losses[name] * scale
         return torch.stack(list(values.values())).sum()
+
+    def _bounds(self, losses: Mapping[str, Tensor]) -> dict[str, str]:
+        """Bounded term → the term that bounds it, of those that are there."""
+        return {
+            term.name: term.bounded_by
+            for term in self.terms
+            if term.name in losses and term.bounded_by is not None and term.bounded_by in losses
+        }
 
     @torch.no_grad()
     def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
@@ -199,4 +198,5 @@ def _scale(own: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tens
         torch.stack([g.norm() for g in gradients if g is not None]).norm()
         for gradients in (own, other)
     ]
-    return (norms[1] / norms[0].clamp(min=1e-12)).clamp(max=1.0)
+    scale: Tensor = (norms[1] / norms[0].clamp(min=1e-12)).clamp(max=1.0)
+    return scale

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ktan.data import Normalisation
 from ktan.errors import UserError
-from ktan.networks import NetworkSpec, NetworkStages, build, stages_of
+from ktan.networks import NetworkSpec, NetworkStages, build, stages_of, stages_within
+from ktan.networks.foreign import without_inplace
 from ktan.precision import Precision, autocast
 from ktan.taps import Tap, TapReader, read_taps, tap_shapes
 from ktan.teacher import AnswerTap
@@ -86,6 +87,23 @@ class LiveTeacher:
             networks.append(network)
         return cls(
             networks, card.network, card.normalisation, taps, device=device, precision=precision
+        )
+
+    @classmethod
+    def around(cls, networks: Sequence[nn.Module], input_shape: tuple[int, ...]) -> "LiveTeacher":
+        """Networks of one's own, which take samples as they come, in the precision around them."""
+        stages, classes = stages_within(networks[0], input_shape)
+        for network in networks:
+            without_inplace(network)
+        like = next(networks[0].parameters(), torch.empty(0))
+        return cls(
+            networks,
+            NetworkSpec("own", input_shape, classes),
+            Normalisation((0.0,), (1.0,)),
+            (),
+            device=like.device,
+            precision="float32",
+            stages=stages,
         )
 
     def read(self, taps: Sequence[Tap], student: NetworkSpec | None = None) -> None:
