@@ -43,6 +43,7 @@ from student_client.queries import Chosen, choose, read_selection, write_selecti
 from student_client.results import RESULT
 from student_client.screen import Screen
 from student_client.sources import ServiceSource
+from student_client.tap_choice import Taps, used_by_any
 
 _RUNS: Final = "runs"
 _MAY_CHANGE: Final = frozenset({"methods", "seeds", "together", "skip-impossible"})
@@ -134,7 +135,7 @@ def _materials(
         if source is not None:
             offers["remote"] = offered(public, source.prepare(public, chosen))
         cells = _possible(comparison, room, offers, screen)
-        if source is not None:
+        if source is not None and any(cell.teacher == "remote" for cell in cells):
             if chosen is None:
                 chosen = _choose(comparison, room, screen)
                 write_selection(out, chosen)
@@ -210,6 +211,12 @@ def _groups(
 def _source(comparison: Comparison, screen: Screen, *, agreed: bool) -> ServiceSource | None:
     if comparison.remote is None:
         return None
+    used = used_by_any(comparison.resolved().values())
+
+    def taps(published: Taps) -> Taps:
+        # Where no method can be taught nothing is asked at all.
+        return used(published) or published
+
     return ServiceSource(
         comparison.remote,
         comparison.connection,
@@ -217,6 +224,7 @@ def _source(comparison: Comparison, screen: Screen, *, agreed: bool) -> ServiceS
         comparison.queries.query_batch,
         screen,
         agreed=agreed,
+        taps=taps,
     )
 
 

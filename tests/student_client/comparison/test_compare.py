@@ -150,12 +150,18 @@ def test_a_table_of_students_of_a_local_teacher(compare, teacher, tmp_path):
     assert not same({"": trained["fitnet-local-0"]}, {"": trained["soft-logits-local-0"]})
 
 
-def test_students_are_the_same_together_and_one_by_one(compare, teacher, tmp_path):
-    assert compare("soft-logits,fitnet", "--local", teacher, "--seeds", "3")[0] == 0
-    assert compare(
-        "fitnet,soft-logits", "--local", teacher, "--seeds", "3", "--together", 1, out="singly"
-    )[0] == 0  # fmt: skip
-    assert same(weights(tmp_path / "table"), weights(tmp_path / "singly"))
+def test_students_are_the_same_in_any_company(compare, teacher, tmp_path):
+    options = ("--local", teacher, "--seeds", "3")
+    assert compare("soft-logits,fitnet", *options)[0] == 0
+    assert compare("fitnet,soft-logits", *options, "--together", 1, out="singly")[0] == 0
+    # Who looks at views of unlabelled samples has batches of its own.
+    unsure = ("--method-set", "fixmatch.threshold=0.0")
+    assert compare("fixmatch,soft-logits,fitnet", *options, *unsure, out="apart")[0] == 0
+    expected = weights(tmp_path / "table")
+    assert same(expected, weights(tmp_path / "singly"))
+    apart = weights(tmp_path / "apart")
+    assert not same({"": apart.pop("fixmatch-none-3")}, {"": expected["local-none-3"]})
+    assert same(expected, apart)
 
 
 def test_ctrl_c_leaves_what_goes_on_exactly(compare, teacher, tmp_path, monkeypatch):
@@ -278,6 +284,11 @@ def test_both_teachers_stand_in_one_table(compare, stage, remote, teacher, tmp_p
     }  # fmt: skip
     private = next(row for row in rows if row["teacher"] == "remote")
     assert private["compression"] is None
+    # Probabilities alone are asked, and a hint once a method needs one.
+    assert stage.service.spent == QUERIES * stage.service.charges[0]
+    grown = compare("soft-logits,fitnet", *remote, "--local", teacher, "--seeds", "0", "--resume")
+    assert (grown[0], grown[2]) == (0, "")
+    assert stage.service.spent == QUERIES * PRICE
 
 
 def test_what_cannot_be_taught_is_refused_before_anything_is_spent(
@@ -293,6 +304,11 @@ def test_what_cannot_be_taught_is_refused_before_anything_is_spent(
     assert "--skip-impossible" in err
     assert (stage.service.spent, stage.service.calls) == (0, [])
     assert not list(tmp_path.glob("table/runs/*"))
+    # Nor is anything asked for nobody.
+    code, out, err = compare("fitnet", *remote, "--seeds", "0", "--skip-impossible")
+    assert (code, err) == (0, "")
+    assert "Left out  fitnet (remote)" in out
+    assert (stage.service.spent, stage.service.calls) == (0, [])
 
 
 def test_what_cannot_be_taught_may_be_left_out(compare, command, tmp_path):
