@@ -1,12 +1,14 @@
 """The adversarial game: who moves, in which direction, and under which noise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ktan.methods import Batch, Objective, View
 from ktan.methods.ktan import KTAN
-from ktan.teacher import AnswerTap
+from ktan.teacher import AnswerTap, TapKind
 from tests.ktan.methods.bind import bind
 
 MAP = (4, 6, 6)
@@ -27,20 +29,21 @@ class Generator(nn.Module):
 
 
 def game(
-    shape: tuple[int, ...], noise_sd: float = 0.0, **options: float
+    shape: tuple[int, ...], noise_sd: float = 0.0, kind: TapKind = "hint", **options: float
 ) -> tuple[Generator, Objective, Batch]:
     """A teacher whose hints lie on two poles, a student that begins around the middle."""
     torch.manual_seed(5)
+    count = 256 if len(shape) == 1 else 96
     student = Generator(shape)
     student(torch.zeros(2, *shape))
-    signs = torch.where(torch.rand(256, *[1] * len(shape)) < 0.5, -1.0, 1.0)
-    hints = signs * torch.ones(256, *shape) + 0.1 * torch.randn(256, *shape)
+    signs = torch.where(torch.rand(count, *[1] * len(shape)) < 0.5, -1.0, 1.0)
+    hints = signs * torch.ones(count, *shape) + 0.1 * torch.randn(count, *shape)
     taps = {
         "probabilities": AnswerTap("probabilities", "probabilities", (3,), 0.1),
-        "hint": AnswerTap("hint", "hint", shape, noise_sd),
+        "hint": AnswerTap("hint", kind, shape, noise_sd),
     }
     answers = {
-        "probabilities": torch.rand(256, 3),
+        "probabilities": torch.rand(count, 3),
         "hint": hints + noise_sd * torch.randn_like(hints),
     }
     method = KTAN(**{"local_weight": 0.0, "kd_weight": 0.0, "hint_weight": 0.0, **options})
@@ -48,9 +51,9 @@ def game(
     batch = Batch(
         labelled=torch.empty(0, *shape),
         labels=torch.empty(0, dtype=torch.int64),
-        answered=torch.randn(256, *shape),
+        answered=torch.randn(count, *shape),
         answers=answers,
-        answered_labels=torch.full((256,), -1),
+        answered_labels=torch.full((count,), -1),
     )
     return student, objective, batch
 
@@ -73,15 +76,18 @@ def accuracy(student: nn.Module, objective: Objective, batch: Batch) -> float:
 
 @pytest.mark.parametrize("shape", [(8,), MAP])
 @pytest.mark.parametrize("noise_sd", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["hint", "tsl"])
 def test_a_discriminators_turn_raises_its_accuracy_and_a_students_turn_lowers_it(
-    shape: tuple[int, ...], noise_sd: float
+    shape: tuple[int, ...], noise_sd: float, kind: TapKind
 ) -> None:
-    student, objective, batch = game(shape, noise_sd, discriminator_rest=1.0)
+    student, objective, batch = game(
+        shape, noise_sd, kind, discriminator_rest=1.0, discriminator_width=16
+    )
     before = accuracy(student, objective, batch)
     turn("discriminator", student, objective, batch, 60)
     told = accuracy(student, objective, batch)
     assert told > before + 0.1
-    turn("student", student, objective, batch, 60)
+    turn("student", student, objective, batch, 120)
     assert accuracy(student, objective, batch) < told - 0.1
 
 
@@ -158,6 +164,27 @@ def test_matched_noise_hides_the_teachers_noise_from_the_discriminator() -> None
 
     assert told(published=0.0) > 0.68
     assert told(published=1.0) < 0.6
+
+
+@pytest.mark.parametrize("kind", ["hint", "tsl"])
+def test_only_the_students_own_feature_imitates_a_tsl(kind: TapKind) -> None:
+    """A connector mixes channels, and can undo what the student does to them; a TSL's cannot."""
+    student, objective, batch = game(MAP, kind=kind, hint_weight=1.0, adversarial_weight=0.0)
+    torch.manual_seed(1)
+    wanted = torch.randn(len(batch), *MAP)
+    view = objective.observe(student, batch)
+    swapped = View(view.logits, {"features": wanted[:, [1, 0, 3, 2]]}, 0, len(batch))
+    target = replace(batch, answers={**batch.answers, "hint": wanted})
+    optimiser = torch.optim.Adam(objective.learnables("student"), lr=0.05)
+    for _ in range(150):
+        loss = objective.losses("student", swapped, target)["hint"]
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    if kind == "tsl":
+        assert loss.item() > 0.5
+    else:
+        assert loss.item() < 0.05
 
 
 def test_several_hints_each_have_their_own_connector_and_judge() -> None:
