@@ -15,12 +15,13 @@ from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
 from privacy.errors import PrivacyError, plainly
 from student_client.commands_compare import compare_methods
+from student_client.commands_methods import list_methods
 from student_client.connection import Connection
 from student_client.describe import budget_json, budget_text, describe_text, labelled
 from student_client.description import to_json
 from student_client.errors import TeacherUnavailable
 from student_client.export import evaluate_student, export_student
-from student_client.options import QueryOptions, StudentOptions
+from student_client.options import CourseOptions, QueryOptions, StudentOptions
 from student_client.remote import RemoteTeacher
 from student_client.runs import Run, train_student
 from student_client.screen import Declined, Screen
@@ -39,6 +40,7 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 app.command(compare_methods, name="compare")
+app.command(list_methods, name="methods")
 
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
@@ -46,18 +48,21 @@ Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, 
 Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
 Student = Annotated[StudentOptions, Parameter(name="*", negative="", group="Student")]
 Queries = Annotated[QueryOptions, Parameter(name="*", negative="", group="Queries")]
+Course = Annotated[CourseOptions, Parameter(name="*", negative="", group="Training")]
 Trainer = Annotated[TrainerOptions, Parameter(name="*", negative="", group="Training")]
 _DATA = DataSource()
 _RECIPE = SplitRecipe()
 _WIRE = Connection()
 _STUDENT = StudentOptions()
 _QUERIES = QueryOptions()
+_COURSE = CourseOptions()
 _TRAINER = TrainerOptions()
 
 
 @app.command
 def describe(address: str, *, connection: Wire = _WIRE, json: Flag = False) -> None:
-    """Show a teacher service: its teacher, taps with their noise and price, promise, budget. Free.
+    """Show a teacher service: its taps with their noise and price, the methods that they serve,
+    promise and budget. Free.
 
     Parameters
     ----------
@@ -103,10 +108,12 @@ def train(
     recipe: Recipe = _RECIPE,
     student: Student = _STUDENT,
     queries: Queries = _QUERIES,
+    course: Course = _COURSE,
     trainer: Trainer = _TRAINER,
     connection: Wire = _WIRE,
     yes: Flag = False,
     resume: Flag = False,
+    enough: Flag = False,
     json: Flag = False,
 ) -> None:
     """Train a student on the answers of a teacher; says what they cost and asks before it spends.
@@ -125,12 +132,14 @@ def train(
         Agree beforehand to what the queries cost.
     resume
         Go on with the run in OUT.
+    enough
+        With --resume: ask for nothing more; rounds that are left learn from what was answered.
     json
         Print the result as one JSON object; everything else goes to standard error.
     """
     screen = Screen(json=json)
-    run = Run(teacher, out, data, recipe, student, queries, trainer, connection)
-    result = train_student(run, screen, resume=resume, agreed=yes)
+    run = Run(teacher, out, data, recipe, student, queries, trainer, connection, course)
+    result = train_student(run, screen, resume=resume, agreed=yes, enough=enough)
     if json:
         _print_json(result)
         return
@@ -140,6 +149,10 @@ def train(
             f"{100 * result['accuracy']:.2f} % of {result['test_samples']:,} test samples, "
             "after the last step",
         )
+    measured = [one for one in result.get("exits") or [] if one["accuracy"] is not None]
+    if measured:
+        text = ", ".join(f"{one['exit']}: {100 * one['accuracy']:.2f} %" for one in measured)
+        screen.fact("Exits", f"{text} (the last is the student's own end)")
     answers = result["answers"]
     if answers and answers["label_accuracy"] is not None:
         screen.fact("Answers", f"{100 * answers['label_accuracy']:.2f} % name the true class")
@@ -185,7 +198,13 @@ def evaluate(
 
 
 @app.command
-def export(run: Path, *, out: Path, json: Flag = False) -> None:
+def export(
+    run: Path,
+    *,
+    out: Path,
+    exit_number: Annotated[int | None, Parameter(name="--exit")] = None,
+    json: Flag = False,
+) -> None:
     """Write the student of a finished run, with a card that carries the promise it learnt under.
 
     Parameters
@@ -194,10 +213,12 @@ def export(run: Path, *, out: Path, json: Flag = False) -> None:
         Folder of the run (--out of train).
     out
         New folder that gets weights.safetensors and card.json.
+    exit_number
+        Write the student that stops at this early exit, from 1 (of a run with --method byot).
     json
         Print the card.
     """
-    card = export_student(run, out)
+    card = export_student(run, out, exit_number)
     if json:
         _print_json({"folder": str(out), **card.to_json()})
     else:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from privacy.promise import Promise
 from student_client.cost import Quote
 from student_client.description import Budget, TeacherDescription
+from student_client.methods_table import methods_text
 
 WIDTH: Final = 80
 _LABEL: Final = 10
@@ -29,6 +30,8 @@ def describe_text(description: TeacherDescription) -> str:
         ),
         "",
         _taps_text(description),
+        "",
+        methods_text(description),
         "",
         budget_text(description.budget, description.promise, description.charge),
         labelled("Ledger", description.ledger_id),
@@ -95,7 +98,7 @@ def quote_text(price: Quote, description: TeacherDescription, chosen: int) -> st
             labelled("Cost", f"{new} × at most {price.each:,} = {price.charge:,} charge units")
             if price.charge == price.samples * price.each
             else labelled(
-                "Cost", f"{new}, of some what is not here: {price.charge:,} charge units"
+                "Cost", f"{new}, some of them in part: {price.charge:,} charge units"
             ),
             labelled(
                 "Privacy",

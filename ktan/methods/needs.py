@@ -33,11 +33,11 @@ class Need:
         what = {
             "response": "probabilities or logits",
             "logits": "logits",
-            "hint": "a hint (--tap hint=PATH)",
-            "maps": "whole maps without noise (a dp-sgd teacher with --tap hint=PATH:map)",
-            "attention": "attention (--tap attention=PATH)",
-            "signs": "signs (--tap signs=PATH)",
-            "products": "products (--tap products=PATH,PATH)",
+            "hint": "a hint (--taps hint=PATH)",
+            "maps": "whole maps without noise (a dp-sgd teacher with --taps hint=PATH:map)",
+            "attention": "attention (--taps attention=PATH)",
+            "signs": "signs (--taps signs=PATH)",
+            "products": "products (--taps products=PATH,PATH)",
         }[self.kind]
         return what if self.least == 1 else f"{self.least} times {what}"
 
@@ -81,7 +81,8 @@ def require(needs: Sequence[Need], taps: Mapping[str, AnswerTap], method: str) -
     if lacking:
         answered = ", ".join(f"{tap.name} ({tap.kind})" for tap in taps.values()) or "nothing"
         raise UserError(
-            f"method {method} needs {' and '.join(lacking)}; the teacher answers {answered}"
+            f"method {method} needs {' and '.join(lacking)}; the teacher answers {answered}: "
+            "choose a method that these serve, or ask its custodian for more"
         )
 
 

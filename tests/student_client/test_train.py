@@ -268,8 +268,8 @@ def test_a_teacher_without_hints_is_met_with_the_method_that_needs_none(train, s
     code, _, err = train("--yes")
     assert code == 2
     assert err == (
-        "error: method ktan needs a hint, and this teacher releases none: use "
-        "--method soft-logits\n"
+        "error: method ktan needs a hint (--taps hint=PATH); the teacher answers probabilities "
+        "(probabilities): choose a method that these serve, or ask its custodian for more\n"
     )
     assert stage.service.calls == []
 
