@@ -57,7 +57,7 @@ class ActivationBoundary:
         require(self.needs, binding.taps, self.name)
         taps = binding.taps_for(SIGNS)
         path_of = {tap.name: binding.paths[tap.name][0] for tap in taps}
-        shapes = binding.shapes(path_of.values())
+        shapes = binding.map_shapes(path_of.values())
         connectors = {
             module_key(tap.name): NormedConnector(shapes[path_of[tap.name]], tap.shape)
             for tap in taps

@@ -58,6 +58,8 @@ class AttentionTransfer:
         """See `Method.build`."""
         require(self.needs, binding.taps, self.name)
         pairs = attention_pairs(binding)
+        paths = [path for pair in pairs for path in pair.paths]
+        binding.map_shapes(paths)
 
         def attention(view: View, batch: Batch) -> Tensor:
             return torch.stack(
@@ -70,7 +72,7 @@ class AttentionTransfer:
         ]
         if self.kd_weight:
             terms.append(distillation_term(self.kd_weight, binding, self.denoise))
-        return Objective(terms, paths=[path for pair in pairs for path in pair.paths])
+        return Objective(terms, paths=paths)
 
 
 METHOD = AttentionTransfer

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
+from ktan.errors import UserError
 from ktan.methods.needs import Need, taps_for
 from ktan.networks import NetworkStages
 from ktan.taps import tap_shapes
@@ -46,6 +47,17 @@ class Binding:
         if unknown:
             self._shapes.update(tap_shapes(self.student, self.input_shape, unknown))
         return {path: self._shapes[path] for path in wanted}
+
+    def map_shapes(self, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """`shapes` of paths that put out maps [c, h, w]. Raises UserError for one that does not."""
+        found = self.shapes(paths)
+        for path, shape in found.items():
+            if len(shape) != 3:
+                raise UserError(
+                    f"the student's {path} puts out {list(shape)}, and a map [c, h, w] is needed; "
+                    "name a module that puts one out with --hint TAP=PATH"
+                )
+        return found
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:

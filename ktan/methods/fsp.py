@@ -79,7 +79,7 @@ class FlowOfProcedure:
 
 def _sides(pair: DerivedPair, binding: Binding, connectors: dict[str, nn.Module]) -> _Sides:
     """How to have both sides of a pair; adds its connector, where it needs one."""
-    shapes = binding.shapes(pair.paths)
+    shapes = binding.map_shapes(pair.paths)
     own = tuple(shapes[path][0] for path in pair.paths)
     at_hand = pair.teacher(binding.answers)
     theirs = tuple(at_hand.shape[1:])

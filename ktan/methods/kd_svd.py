@@ -63,7 +63,7 @@ class SingularVectors:
             )
         taps = binding.taps_for(MAPS)
         path_of = {tap.name: binding.paths[tap.name][0] for tap in taps}
-        shapes = binding.shapes(path_of.values())
+        shapes = binding.map_shapes(path_of.values())
         widths = {tap.name: (shapes[path_of[tap.name]][0], tap.shape[0]) for tap in taps}
         connectors = {
             module_key(name): nn.Conv2d(own, theirs, 1, bias=False)

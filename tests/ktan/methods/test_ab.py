@@ -126,3 +126,9 @@ def test_a_smaller_map_of_the_teachers_is_met_at_its_size() -> None:
     part = replace(found.batch, answers=answers)
     view = objective.observe(student, part)
     assert bool(objective.losses("student", view, part)["boundary"].isfinite())
+
+
+def test_a_vector_of_the_students_is_refused() -> None:
+    taps = {"signs": AnswerTap("signs", "signs", (4, 8, 8))}
+    with pytest.raises(UserError, match=r"features puts out \[8\], and a map"):
+        bind(ActivationBoundary(), network(EQUAL, 0), SHAPE, taps, {"signs": "features"}, {})

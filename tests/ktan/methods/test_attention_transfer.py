@@ -109,3 +109,9 @@ def test_kd_is_there_when_it_has_a_weight() -> None:
     taps = {"attention": AnswerTap("attention", "attention", (4, 4))}
     with pytest.raises(UserError, match="at needs probabilities or logits"):
         bind(AttentionTransfer(kd_weight=1.0), network(EQUAL, 0), SHAPE, taps, {}, {})
+
+
+def test_a_vector_of_the_students_is_refused() -> None:
+    taps = {"attention": AnswerTap("attention", "attention", (4, 4))}
+    with pytest.raises(UserError, match=r"features puts out \[8\], and a map"):
+        bind(AttentionTransfer(), network(EQUAL, 0), SHAPE, taps, {"attention": "features"}, {})

@@ -130,3 +130,16 @@ def test_one_map_makes_no_products() -> None:
     taps = {"hint": AnswerTap("hint", "hint", (4, 8, 8))}
     with pytest.raises(UserError, match="fsp needs products"):
         bind(FlowOfProcedure(), network(EQUAL, 0), SHAPE, taps, {"hint": LAYERS[0]}, {})
+
+
+def test_a_vector_of_the_students_is_refused() -> None:
+    taps = {"products": AnswerTap("products", "products", (5,))}
+    with pytest.raises(UserError, match=r"features puts out \[8\], and a map"):
+        bind(
+            FlowOfProcedure(),
+            network(EQUAL, 0),
+            SHAPE,
+            taps,
+            {"products": ("features", "features")},
+            {},
+        )

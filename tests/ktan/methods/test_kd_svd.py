@@ -89,3 +89,9 @@ def test_what_it_cannot_do_is_refused() -> None:
         scene(SingularVectors(local_weight=0.0))
     with pytest.raises(UserError, match="at least 1"):
         scene(SingularVectors(vectors=0))
+
+
+def test_a_vector_of_the_students_is_refused() -> None:
+    taps = {f"hint.{i}": AnswerTap(f"hint.{i}", "hint", (4, 8, 8)) for i in (1, 2)}
+    with pytest.raises(UserError, match=r"features puts out \[8\], and a map"):
+        bind(SingularVectors(), network(EQUAL, 0), SHAPE, taps, dict.fromkeys(taps, "features"), {})
