@@ -36,12 +36,12 @@ def export_student(run: Path, out: Path, exit_number: int | None = None) -> Stud
     """
     student, card = read_student(run)
     heads = read_exits(run)
+    if exit_number is not None and not heads:
+        raise UserError(f"{run} was taught without early exits; train with --method byot for some")
     if exit_number is not None and not 1 <= exit_number <= len(heads) + 1:
         raise UserError(
             f"--exit is {exit_number}, and the student has exits 1 to {len(heads) + 1}, of which "
             "the last is its own end"
-            if heads
-            else f"{run} was taught without early exits; train with --method byot for some"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; export to a new folder")
