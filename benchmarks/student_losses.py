@@ -1,4 +1,4 @@
-"""Measures what each loss is worth to a student of a noisy teacher, on MNIST; see docs/methods.md.
+"""Measures what each loss is worth to a student of a noisy teacher, on MNIST; see docs/methods/ktan.md.
 
     python -m benchmarks.student_losses --data-root DIR [--seeds 5] [--out FILE.json]
 
@@ -179,7 +179,7 @@ class Bench:
 
 
 def measure_all(bench: Bench) -> None:
-    """The rows of docs/methods.md."""
+    """The rows of docs/methods/ktan.md."""
     narrow = {"hint": "features"}
     ensemble = "ensemble"
     bench.measure(ensemble, "local only", Local())

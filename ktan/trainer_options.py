@@ -10,7 +10,7 @@ from ktan.precision import Precision
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """How a student is trained, whatever the method. Defaults measured in docs/methods.md."""
+    """How a student is trained, whatever the method. Defaults measured in docs/methods/ktan.md."""
 
     epochs: int = 60
     """Passes over the answered samples (over the labelled ones where none is answered)."""

@@ -4,12 +4,15 @@
     L_D = −log D(F_t) − log(1 − D(r(F_s) + n))
 
 D and the student move in turns, each by its own optimiser; D rests while it is well ahead (as
-KSANC keeps its D from winning too early). F_t is the released hint, on unit scale
-(`ktan.hints`); n is fresh noise of the sd published for F_t (matched noise), so that what separates
-real from fake is the signal alone. r is a linear connector of the student's. KD is the expected
-cross-entropy for released probabilities, the centred squared error for released logits.
+KSANC keeps its D from winning too early). F_t is TSL(F), what the teacher-to-student layer makes of
+the teacher's map (`ktan.teachers.tsl`), in the shape of the student's last map; or any other hint
+that a teacher releases; on unit scale (`ktan.hints`). n is fresh noise of the sd published for F_t
+(matched noise), so that what separates real from fake is the signal alone. r scales each channel of
+the student's for a TSL, which has its channels already, and is a linear connector for other hints.
+KD is the expected cross-entropy for released probabilities, the centred squared error for released
+logits.
 
-The paper's weights are not public; ours were measured (docs/methods.md).
+The paper's weights are not public; ours were measured (docs/methods/ktan.md).
 """
 
 from dataclasses import dataclass
@@ -32,7 +35,7 @@ from ktan.taps import Tap
 
 @dataclass(frozen=True)
 class KTAN:
-    """Needs: probabilities or logits, and one or more hints."""
+    """Needs: probabilities or logits, and one or more hints or TSLs."""
 
     name: ClassVar[str] = "ktan"
     needs: ClassVar[tuple[Need, ...]] = (RESPONSE, HINT)
