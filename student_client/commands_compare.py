@@ -11,6 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from ktan.data import DataSource, SplitRecipe
+from ktan.teachers.live import Draw
 from ktan.trainer import TrainerOptions
 from student_client.comparison.files import CSV, JSON, MARKDOWN, PICTURE
 from student_client.comparison.options import Comparison, parse_methods, parse_seeds
@@ -60,6 +61,7 @@ def compare_methods(
     out: Path,
     seeds: str = "0,1,2",
     local: Path | None = None,
+    local_draw: Draw = "mean",
     remote: str | None = None,
     data: Data = _DATA,
     recipe: Recipe = _RECIPE,
@@ -93,7 +95,10 @@ def compare_methods(
         Numbers with commas between.
     local
         Folder of a teacher on this machine: an exported student, a finished run, or a teacher's
-        folder. It answers without noise: unprotected, for comparison.
+        folder; or of students in its subfolders, as several teachers. Answers without noise:
+        unprotected, for comparison.
+    local_draw
+        What several local teachers answer: mean, or one of them, drawn for each step.
     remote
         HOST:PORT of a private service.
     together
@@ -115,6 +120,7 @@ def compare_methods(
         methods=parse_methods(methods),
         seeds=parse_seeds(seeds),
         local=local,
+        local_draw=local_draw,
         remote=remote,
         out=out,
         data=data,

@@ -75,7 +75,13 @@ class LiveTeacher:
 
     @classmethod
     def load(
-        cls, folder: Path, taps: Sequence[Tap] = (), *, device: torch.device, precision: Precision
+        cls,
+        folder: Path,
+        taps: Sequence[Tap] = (),
+        *,
+        device: torch.device,
+        precision: Precision,
+        draw: Draw = "mean",
     ) -> "LiveTeacher":
         """The k teachers of a teacher's folder, as they are: unbounded and not aligned."""
         card = TeacherCard.read(folder)
@@ -86,8 +92,9 @@ class LiveTeacher:
             network.load_state_dict({name: value[number] for name, value in weights.items()})
             networks.append(network)
         return cls(
-            networks, card.network, card.normalisation, taps, device=device, precision=precision
-        )
+            networks, card.network, card.normalisation, taps,
+            device=device, precision=precision, draw=draw,
+        )  # fmt: skip
 
     @classmethod
     def around(cls, networks: Sequence[nn.Module], input_shape: tuple[int, ...]) -> "LiveTeacher":

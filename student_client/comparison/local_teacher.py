@@ -1,22 +1,23 @@
-"""A teacher on this machine: an exported student, a finished run, or a teacher's folder."""
+"""A teacher on this machine: an exported student or several, a finished run, a teacher's folder."""
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ktan.card_file import CARD_FILE
 from ktan.errors import UserError
 from ktan.networks.measure import Size, size_of
 from ktan.precision import Precision
 from ktan.teachers import FILES, TeacherCard
-from ktan.teachers.live import LiveTeacher
+from ktan.teachers.live import Draw, LiveTeacher
 from student_client.provenance import Provenance, unprotected
 from student_client.public_data import PublicData, check_suits
-from student_client.student_card import read_student, student_folder
+from student_client.student_card import StudentCard, read_student, student_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +45,25 @@ class LocalTeacher:
 
 
 def load_local(
-    folder: Path, public: PublicData, device: torch.device, precision: Precision
+    folder: Path,
+    public: PublicData,
+    device: torch.device,
+    precision: Precision,
+    draw: Draw = "mean",
 ) -> LocalTeacher:
-    """The teacher in `folder`. Raises UserError when there is none or it does not suit the data."""
+    """The teacher in `folder`, or the students in its subfolders as several teachers of one kind.
+
+    `draw`: what several answer, see `LiveTeacher`. Raises UserError when there is none or it does
+    not suit the data.
+    """
     whose = f"the teacher in {folder}"
-    options: dict[str, Any] = {"device": device, "precision": precision}
+    options: dict[str, Any] = {"device": device, "precision": precision, "draw": draw}
     if all((folder / name).exists() for name in FILES):
         card = TeacherCard.read(folder)
         check_suits(public, card.input_dtype, card.input_shape, card.classes, whose)
-        count = f"{card.teachers:,} × " if card.teachers > 1 else ""
         return LocalTeacher(
             live=LiveTeacher.load(folder, **options),
-            name=f"{count}{card.network.name}",
+            name=_name(card.network.name, card.teachers),
             accuracy=None,
             origin=f"file:{folder}",
             version=card.version,
@@ -63,14 +71,44 @@ def load_local(
         )
     if not folder.is_dir():
         raise UserError(f"--local {folder} is no folder; give that of a student, run or teacher")
-    home = student_folder(folder)
-    network, own = read_student(home)
+    homes = _homes(folder)
+    networks, cards = zip(*(read_student(home) for home in homes), strict=True)
+    own: StudentCard = cards[0]
     check_suits(public, own.input_dtype, own.network.input_shape, own.classes, whose)
+    for home, card in zip(homes, cards, strict=True):
+        if (card.network, card.normalisation) != (own.network, own.normalisation):
+            raise UserError(
+                f"the students in {homes[0]} and {home} differ in network or normalisation; "
+                "several teachers must be of one kind"
+            )
+    if len(cards) == 1:
+        origin, version = homes[0], own.weights_sha256
+    else:
+        digests = "".join(card.weights_sha256 for card in cards)
+        origin, version = folder, hashlib.sha256(digests.encode()).hexdigest()
     return LocalTeacher(
-        live=LiveTeacher([network], own.network, own.normalisation, (), **options),
-        name=own.network.name,
-        accuracy=own.test_accuracy,
-        origin=f"file:{home / CARD_FILE}".removesuffix(f"/{CARD_FILE}"),
-        version=own.weights_sha256[:32],
-        mode="single",
+        live=LiveTeacher(networks, own.network, own.normalisation, (), **options),
+        name=_name(own.network.name, len(networks)),
+        accuracy=own.test_accuracy if len(cards) == 1 else None,
+        origin=f"file:{origin}",
+        version=version[:32],
+        mode="single" if len(cards) == 1 else "ensemble",
     )
+
+
+def _homes(folder: Path) -> list[Path]:
+    """Folders of a student each: the one in `folder`, or those in its subfolders, by name."""
+    try:
+        return [student_folder(folder)]
+    except UserError:
+        found = []
+        for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+            with suppress(UserError):
+                found.append(student_folder(below))
+        if not found:
+            raise
+        return found
+
+
+def _name(network: str, count: int) -> str:
+    return network if count == 1 else f"{count:,} × {network}"

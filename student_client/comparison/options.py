@@ -12,6 +12,7 @@ from ktan.errors import UserError
 from ktan.methods import METHODS, Method
 from ktan.methods.combination import parse_method
 from ktan.networks import parse_settings
+from ktan.teachers.live import Draw
 from ktan.trainer import TrainerOptions
 from student_client.comparison.outcomes import Cell, TeacherKind
 from student_client.connection import Connection
@@ -29,7 +30,7 @@ class Comparison:
     """Names, combinations by +, without the student alone."""
     seeds: tuple[int, ...]
     local: Path | None
-    """Folder of a student, a run or a teacher."""
+    """Folder of a student, a run or a teacher, or of several students."""
     remote: str | None
     """HOST:PORT."""
     out: Path
@@ -43,6 +44,8 @@ class Comparison:
     """Students in lock-step at most; all of a seed when None."""
     validation: int = 0
     """Labelled units that are held out of training and give a validation curve."""
+    local_draw: Draw = "mean"
+    """What several local teachers answer; see `LiveTeacher`."""
     skip_impossible: bool = False
     """Leave out what a teacher cannot teach, instead of refusing."""
 
@@ -110,6 +113,7 @@ class Comparison:
             "methods": ",".join(self.methods),
             "seeds": ",".join(map(str, self.seeds)),
             "local": self.local,
+            "local_draw": self.local_draw,
             "remote": self.remote,
             "out": self.out,
             "together": self.together,

@@ -89,7 +89,9 @@ def _compare(
     local = None
     if comparison.local is not None:
         device = resolve_device(trainer.device)
-        local = load_local(comparison.local, public, device, trainer.precision)
+        local = load_local(
+            comparison.local, public, device, trainer.precision, comparison.local_draw
+        )
     facts = facts_of(comparison, public, spec, local)
     _introduce(screen, comparison, room, local)
     cells, materials = _materials(comparison, room, local, screen, resume=resume, agreed=agreed)
