@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from ktan import trainer
+from ktan import pupil
 from ktan.data import Normalisation
 from ktan.networks import NetworkSpec, build
 from ktan.taps import Tap
@@ -321,7 +321,7 @@ def test_ctrl_c_while_asking_loses_nothing(train, stage, tmp_path):
 def test_ctrl_c_while_training_leaves_a_state_that_goes_on_exactly(
     train, stage, tmp_path, monkeypatch
 ):
-    run, save = tmp_path / "run", trainer.save_checkpoint
+    run, save = tmp_path / "run", pupil.save_checkpoint
 
     def interrupted(*arguments):
         save(*arguments)
@@ -329,7 +329,7 @@ def test_ctrl_c_while_training_leaves_a_state_that_goes_on_exactly(
 
     options = ["--yes", "--steps", "60", "--checkpoint-every", "5"]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_checkpoint", interrupted)
+        patch.setattr(pupil, "save_checkpoint", interrupted)
         code, out, _ = train(*options)
     assert code == 130
     assert f"student-client train --config {run / 'config.toml'} --resume" in out
