@@ -24,7 +24,7 @@ from privacy.budget import open_plan
 from privacy.composition import DpSgdRun
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
-from student_client import cli
+from student_client import cli, results
 from student_client.connection import Connection
 from student_client.remote import RemoteTeacher
 from teacher_server.answering import Answerer
@@ -155,6 +155,8 @@ def train(served, tmp_path, monkeypatch, capfd):
         ]  # fmt: skip
         monkeypatch.setattr(sys, "argv", ["student-client", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.StringIO())
+        # The picture takes longer than the training, and is drawn in other tests.
+        monkeypatch.setattr(results, "plot_curves", lambda *_: None)
         code = 0
         try:
             cli.main()
