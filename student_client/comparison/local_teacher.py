@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,8 @@ def load_local(
     precision: Precision,
     draw: Draw = "mean",
 ) -> LocalTeacher:
-    """The teacher in `folder`, or the students in its subfolders as several teachers of one kind.
+    """The teacher in `folder`; or the students in several folders, with commas between, as several
+    teachers of one kind.
 
     `draw`: what several answer, see `LiveTeacher`. Raises UserError when there is none or it does
     not suit the data.
@@ -69,8 +69,6 @@ def load_local(
             version=card.version,
             mode=card.mode,
         )
-    if not folder.is_dir():
-        raise UserError(f"--local {folder} is no folder; give that of a student, run or teacher")
     homes = _homes(folder)
     networks, cards = zip(*(read_student(home) for home in homes), strict=True)
     own: StudentCard = cards[0]
@@ -97,17 +95,12 @@ def load_local(
 
 
 def _homes(folder: Path) -> list[Path]:
-    """Folders of a student each: the one in `folder`, or those in its subfolders, by name."""
-    try:
-        return [student_folder(folder)]
-    except UserError:
-        found = []
-        for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-            with suppress(UserError):
-                found.append(student_folder(below))
-        if not found:
-            raise
-        return found
+    """Folders of a student each: `folder`, or those that its commas divide."""
+    named = [folder] if folder.is_dir() else [Path(part) for part in str(folder).split(",")]
+    for one in named:
+        if not one.is_dir():
+            raise UserError(f"--local {one} is no folder; give that of a student, run or teacher")
+    return [student_folder(one) for one in named]
 
 
 def _name(network: str, count: int) -> str:

@@ -30,7 +30,7 @@ class Comparison:
     """Names, combinations by +, without the student alone."""
     seeds: tuple[int, ...]
     local: Path | None
-    """Folder of a student, a run or a teacher, or of several students."""
+    """Folder of a student, a run or a teacher; or of several students, with commas between."""
     remote: str | None
     """HOST:PORT."""
     out: Path

@@ -1,12 +1,20 @@
-"""Outcomes that a test can write down."""
+"""Outcomes that a test can write down, and the command with tiny students."""
+
+import io
+import sys
 
 import pytest
+import torch
 
+from ktan.networks import measure
 from ktan.networks.measure import Size, SpeedUp
 from privacy.promise import Adjacency, Promise
+from student_client import cli, results
+from student_client.comparison import files
 from student_client.comparison.outcomes import Cell, Outcome
 from student_client.comparison.table import Facts, TeacherFacts
 from student_client.provenance import Provenance, alone, unprotected
+from tests.student_client.comparison.tables import QUERIES, USUAL
 
 PROMISE = Promise(4.0, 1e-5, Adjacency.REPLACE_ONE, "record", "ensemble")
 
@@ -42,3 +50,73 @@ def facts():
             "cpu, bf16",
         ),
     )  # fmt: skip
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def brisk(monkeypatch):
+    """Pictures and timings as small as they can be: other tests look at them."""
+    monkeypatch.setattr(results, "plot_curves", lambda history, path, title: path.touch())
+    monkeypatch.setattr(files, "draw", lambda rows, facts, path: path.touch())
+    monkeypatch.setattr(measure, "_SHORTEST", 1e-4)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, brisk, one_thread):
+    """Runs `student-client` in this process; gives exit code, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["student-client", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def compare(command, tmp_path):
+    """`student-client compare` of a tiny student."""
+
+    def run(methods, *options, out="table"):
+        usual = {**USUAL, "--seeds": "0,1", "--out": tmp_path / out}
+        fixed = [part for pair in usual.items() if pair[0] not in options for part in pair]
+        return command("compare", "--methods", methods, *fixed, *options)
+
+    return run
+
+
+@pytest.fixture
+def teacher(command, tmp_path):
+    """The folder of a larger student that was trained alone."""
+    folder = tmp_path / "teacher"
+    usual = {**USUAL, "--network-set": "width=32", "--out": folder}
+    assert command("train", "none", *(part for pair in usual.items() for part in pair))[0] == 0
+    return folder
+
+
+@pytest.fixture
+def remote(stage):
+    """Options that name the service on `stage`."""
+    return (
+        "--remote",
+        stage.address,
+        "--plaintext",
+        "--patience",
+        2,
+        "--queries",
+        QUERIES,
+        "--yes",
+    )

@@ -1,115 +1,14 @@
-"""The compare command as its user meets it: what it trains, spends, refuses and goes on from."""
+"""The compare command as its user meets it: what it trains, spends and goes on from."""
 
-import io
 import json
 import os
 import signal
-import sys
 import tomllib
 
 import pytest
-import safetensors.numpy
-import torch
 
 from ktan import pupil
-from ktan.networks import measure
-from student_client import cli, results
-from student_client.comparison import files
-
-QUERIES = 24
-PRICE = 1000
-SPLIT = {"--size": 200, "--private": 60, "--labelled": 40, "--unlabelled": 60, "--test": 40}
-STUDENT = {"--network": "cnn-small", "--network-set": "width=8"}
-BATCHES = {"--labelled-batch": 10, "--answered-batch": 10}
-USUAL = {"--dataset": "fake", **SPLIT, **STUDENT, **BATCHES, "--steps": 4}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch):
-    """Pictures and timings as small as they can be: other tests look at them."""
-    monkeypatch.setattr(results, "plot_curves", lambda history, path, title: path.touch())
-    monkeypatch.setattr(files, "draw", lambda rows, facts, path: path.touch())
-    monkeypatch.setattr(measure, "_SHORTEST", 1e-4)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `student-client` in this process; gives exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["student-client", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def compare(command, tmp_path):
-    """`student-client compare` of a tiny student."""
-
-    def run(methods, *options, out="table"):
-        usual = {**USUAL, "--seeds": "0,1", "--out": tmp_path / out}
-        fixed = [part for pair in usual.items() if pair[0] not in options for part in pair]
-        return command("compare", "--methods", methods, *fixed, *options)
-
-    return run
-
-
-@pytest.fixture
-def teacher(command, tmp_path):
-    """The folder of a larger student that was trained alone."""
-    folder = tmp_path / "teacher"
-    usual = {**USUAL, "--network-set": "width=32", "--out": folder}
-    assert command("train", "none", *(part for pair in usual.items() for part in pair))[0] == 0
-    return folder
-
-
-@pytest.fixture
-def remote(stage):
-    """Options that name the service on `stage`."""
-    return (
-        "--remote",
-        stage.address,
-        "--plaintext",
-        "--patience",
-        2,
-        "--queries",
-        QUERIES,
-        "--yes",
-    )
-
-
-def table(folder):
-    return json.loads((folder / "comparison.json").read_text())
-
-
-def weights(folder):
-    """Run → weights of its student."""
-    return {
-        path.parent.parent.name: safetensors.numpy.load_file(path)
-        for path in sorted(folder.glob("runs/*/student/weights.safetensors"))
-    }
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(
-        (one[run][name] == other[run][name]).all() for run in one for name in one[run]
-    )
+from tests.student_client.comparison.tables import PRICE, QUERIES, same, table, weights
 
 
 def test_a_table_of_students_of_a_local_teacher(compare, teacher, tmp_path):
@@ -289,61 +188,3 @@ def test_both_teachers_stand_in_one_table(compare, stage, remote, teacher, tmp_p
     grown = compare("soft-logits,fitnet", *remote, "--local", teacher, "--seeds", "0", "--resume")
     assert (grown[0], grown[2]) == (0, "")
     assert stage.service.spent == QUERIES * PRICE
-
-
-def test_what_cannot_be_taught_is_refused_before_anything_is_spent(
-    compare, stage, remote, tmp_path
-):
-    stage.service.hints = False
-    code, _, err = compare("soft-logits,ktan,fitnet", *remote)
-    assert code == 2
-    assert len(err.splitlines()) == 1
-    assert "ktan (remote): it needs a hint" in err
-    assert "fitnet (remote): it needs a hint" in err
-    assert "soft-logits (remote)" not in err
-    assert "--skip-impossible" in err
-    assert (stage.service.spent, stage.service.calls) == (0, [])
-    assert not list(tmp_path.glob("table/runs/*"))
-    # Nor is anything asked for nobody.
-    code, out, err = compare("fitnet", *remote, "--seeds", "0", "--skip-impossible")
-    assert (code, err) == (0, "")
-    assert "Left out  fitnet (remote)" in out
-    assert (stage.service.spent, stage.service.calls) == (0, [])
-
-
-def test_what_cannot_be_taught_may_be_left_out(compare, command, tmp_path):
-    # A table has no maps, so that a teacher of tables has no stage to show.
-    usual = {"--dataset": "fake", **SPLIT, "--network": "mlp-small", "--steps": 2}
-    pairs = [part for pair in usual.items() for part in pair]
-    assert command("train", "none", *pairs, "--out", tmp_path / "flat")[0] == 0
-    code, out, err = compare(
-        "soft-logits,at", "--local", tmp_path / "flat", "--seeds", "0", "--skip-impossible"
-    )
-    assert (code, err) == (0, "")
-    assert "Left out  at (local): it needs attention" in out
-    assert [
-        row["method"] for row in table(tmp_path / "table")["rows"] if row["teacher"] == "local"
-    ] == ["soft-logits"]
-
-
-def test_mistakes_are_one_line(compare, teacher, tmp_path):
-    for options, message in [
-        (("fitnet", "--local", teacher, "--resume"), "holds no comparison to resume"),
-        (("local",), "at least one method"),
-        (("fitnet",), "the method fitnet needs a teacher; name one with --local"),
-        (("ktna", "--local", teacher), "no method is called 'ktna'"),
-        (("fitnet,fitnet", "--local", teacher), "--methods gives fitnet twice"),
-        (("fitnet", "--local", teacher, "--seeds", "0,0"), "--seeds gives 0 twice"),
-        (("fitnet", "--local", teacher, "--seeds", "many"), "--seeds wants numbers"),
-        (("fitnet", "--local", teacher, "--seeds", "-1"), "a seed is at least 0"),
-        (("fitnet", "--local", teacher, "--together", "0"), "--together is 0"),
-        (("fitnet", "--local", teacher, "--method", "ktan"), "Unknown option"),
-        (("fitnet", "--local", teacher, "--test", "0"), "give --test"),
-        (("fitnet", "--local", tmp_path / "nowhere"), "is no folder"),
-        (("fitnet", "--local", tmp_path), "holds no student"),
-        (("fitnet", "--local", teacher, "--method-set", "hight=3"), "has the option 'hight'"),
-    ]:
-        code, _, err = compare(*options)
-        assert code == 2, options
-        assert message in err
-        assert len(err.splitlines()) == 1, err

@@ -1,4 +1,4 @@
-"""Teachers on this machine: one student, or the students of a folder as several teachers."""
+"""Teachers on this machine: one student, or several."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -47,17 +47,18 @@ def logits(local: Any) -> torch.Tensor:
     return found
 
 
-def test_students_of_a_folder_teach_together(tmp_path: Path) -> None:
-    student(tmp_path / "all" / "a", 0)
-    student(tmp_path / "all" / "b" / "student", 1)
-    one, other = (load(tmp_path / "all" / name) for name in ("a", "b"))
-    both = load(tmp_path / "all")
+def test_several_students_teach_together(tmp_path: Path) -> None:
+    student(tmp_path / "a", 0)
+    student(tmp_path / "b" / "student", 1)
+    one, other = (load(tmp_path / name) for name in ("a", "b"))
+    together = Path(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    both = load(together)
     assert (both.name, both.mode, both.accuracy) == ("2 × resnet8", "ensemble", None)
     assert (one.name, one.mode, other.accuracy) == ("resnet8", "single", 0.6)
     assert both.version not in (one.version, other.version)
     assert both.size.parameters == 2 * one.size.parameters
     torch.testing.assert_close(logits(both), (logits(one) + logits(other)) / 2)
-    drawn = logits(load(tmp_path / "all", draw="one"))
+    drawn = logits(load(together, draw="one"))
     assert any(torch.equal(drawn, logits(single)) for single in (one, other))
 
 
@@ -65,10 +66,12 @@ def test_teachers_of_two_kinds_are_refused(tmp_path: Path) -> None:
     student(tmp_path / "a", 0)
     student(tmp_path / "b", 0, mean=100.0)
     with pytest.raises(UserError, match="must be of one kind"):
-        load(tmp_path)
+        load(Path(f"{tmp_path / 'a'},{tmp_path / 'b'}"))
 
 
 def test_a_folder_without_any_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+    student(tmp_path / "a", 0)
     with pytest.raises(UserError, match="holds no student"):
         load(tmp_path)
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        load(Path(f"{tmp_path / 'a'},nowhere"))
