@@ -95,7 +95,7 @@ def compare_methods(
         Numbers with commas between.
     local
         Folder of a teacher on this machine: an exported student, a finished run, or a teacher's
-        folder; or of students in its subfolders, as several teachers. Answers without noise:
+        folder; or of several students, with commas between. Answers without noise:
         unprotected, for comparison.
     local_draw
         What several local teachers answer: mean, or one of them, drawn for each step.
