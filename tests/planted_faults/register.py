@@ -5,6 +5,7 @@ from tests.planted_faults.faults import Fault
 
 _NOISE = "tests/privacy/test_noise.py"
 _BOUND = "tests/privacy/test_bounding.py"
+_DERIVED = "tests/privacy/test_derived_kinds.py"
 _GRID = "tests/privacy/test_quantising.py"
 _RELEASE = "tests/privacy/test_release.py"
 _LEDGER = "tests/privacy/ledger"
@@ -37,6 +38,10 @@ FAULTS = {
     "clip by L-infinity": Fault(
         faults.clip_by_largest_entry,
         (f"{_BOUND}::test_clipping_keeps_the_direction_of_huge_and_denormal_rows",),
+    ),
+    "a derived tap without a bound": Fault(
+        faults.derived_tap_without_a_bound,
+        (f"{_DERIVED}::test_no_row_leaves_the_ball_that_is_charged_for",),
     ),
     "no check on the integers": Fault(
         faults.no_check_on_integers, (f"{_GRID}::test_the_integer_check_stands_alone",)
