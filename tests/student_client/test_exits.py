@@ -11,7 +11,7 @@ from ktan.evaluation import accuracy
 from ktan.networks import count_parameters
 from ktan.taps import read_taps
 from ktan.trainer import TrainerOptions
-from student_client import cli
+from student_client import cli, results
 from student_client.connection import Connection
 from student_client.export import evaluate_student, export_student
 from student_client.options import CourseOptions, QueryOptions, StudentOptions
@@ -22,6 +22,17 @@ from student_client.student_card import StudentCard, read_exits, read_student
 
 RECIPE = SplitRecipe(private=60, labelled=30, unlabelled=60, test=50)
 DATA = DataSource(dataset="fake", size=200)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def briefly():
+    """One thread, and no picture: drawing takes longer than these trainings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "plot_curves", lambda *_: None)
+        yield
+    torch.set_num_threads(threads)
 
 
 def trained(out, teacher="none", method="byot", network=None, **course) -> dict:
@@ -37,13 +48,10 @@ def trained(out, teacher="none", method="byot", network=None, **course) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(briefly, tmp_path_factory):
     """A run of the resnet with two exits, its result, and the public data."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("byot") / "run"
     found = trained(out, network="resnet8")
-    torch.set_num_threads(threads)
     return out, found, PublicData.load(DATA, RECIPE)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from ktan.trainer import TrainerOptions
-from student_client import asking, runs
+from student_client import asking, results, runs
 from student_client.connection import Connection
 from student_client.errors import TeacherError
 from student_client.options import CourseOptions, QueryOptions, StudentOptions, chosen_method
@@ -32,7 +33,9 @@ SPEC = NetworkSpec("cnn-small", (1, 28, 28), 10)
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def briefly(monkeypatch):
+    """One thread, and no picture: drawing takes longer than these trainings."""
+    monkeypatch.setattr(results, "plot_curves", lambda *_: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -155,6 +158,25 @@ def test_without_a_yes_no_round_is_asked(run, stage):
     with pytest.raises(TeacherError, match="does not cover 12 new answers"):
         go(run())
     assert stage.service.calls == []
+
+
+def test_rounds_may_use_answers_that_another_run_paid_for(run, stage, tmp_path):
+    def sharing(out, **options):
+        one = run(out, **options)
+        return replace(one, queries=replace(one.queries, answers=tmp_path / "answers"))
+
+    price = stage.service.charges[0]
+    stage.service.budget = QUERIES * price
+    go(sharing("first", select="random", rounds=1))
+    assert stage.service.spent == stage.service.budget
+    # Nothing is left, and every later round's samples are here: chosen at random in the same order.
+    result = go(sharing("second", select="random"))
+    assert result["answers"]["rounds"] == [4, 4, 4]
+    assert selection(run("second"))["positions"] == selection(run("first"))["positions"]
+    # Where some of them cannot be here, all that is certain to be new is held against the budget.
+    other = sharing("third", select="random")
+    with pytest.raises(TeacherError, match="does not cover 3 new answers"):
+        go(replace(other, queries=replace(other.queries, queries=QUERIES + 3)))
 
 
 def test_what_a_round_chose_is_recorded_before_it_is_asked(run, stage):
