@@ -85,6 +85,41 @@ TRIALS: Final = {
     ),
 }  # fmt: skip
 
+# Four losses by RONA too: hint, distillation, adversarial and local, in five rounds of its own.
+_RONA: Final = {"rona": ["--method", "rona", "--method-set", "adversarial_weight=1"]}
+
+# One served teacher teaches a student by KTAN and another by RONA, on the same answers.
+METHOD_TRIALS: Final = {
+    "mnist-ensemble-methods": replace(
+        TRIALS["mnist-ensemble-hint"],
+        student=["--queries", "300", "--augment", "affine", "--steps", "1000"],
+        also=_RONA,
+    ),
+    "mnist-dp-sgd-methods": replace(TRIALS["mnist-dp-sgd"], also=_RONA),
+    # The teacher-to-student layer's whole map, in the shape of the student's last map.
+    "cifar10-dp-sgd-methods": replace(
+        TRIALS["cifar10-folder"],
+        teacher=["--taps", "probabilities", "--taps", "tsl=features.3:32x5x5",
+                 "--network", "cnn-small"],
+        also=_RONA,
+    ),
+    # k, the number of answers and the labels were chosen by `privacy-audit plan --simulate`.
+    "cifar10-ensemble-methods": Setting(
+        mode="ensemble",
+        data=["--dataset", "imagefolder:cifar10", "--path-ids", "--by", "official",
+              "--labelled", "250", "--unlabelled", "5000", "--test", "2000"],
+        plan=["--epsilon", "8", "--delta", "1e-5"],
+        teacher=["--teachers", "100", "--taps", "probabilities", "--taps", "hint=features:4",
+                 "--network", "cnn-small"],
+        serve=["--answers", "250", "--share", "probabilities=0.95", "--share", "hint=0.05"],
+        student=["--queries", "250", "--network", "cnn-small", "--augment", "crop-flip",
+                 "--steps", "1000"],
+        also=_RONA,
+    ),
+}  # fmt: skip
+
+EVERY: Final = {**TRIALS, **METHOD_TRIALS}
+
 
 def link(source: Path, target: Path) -> None:
     """The same files under another folder, without copying their content where that is possible."""
@@ -122,7 +157,7 @@ def prepare(name: str, setting: Setting, data_root: Path, world: Path) -> Settin
     data.mkdir(parents=True)
     if name.startswith("mnist"):
         link(data_root / "MNIST", data / "MNIST")
-    elif name == "cifar10-folder":
+    elif name.startswith("cifar10"):
         link(data_root / "cifar10", data / "cifar10")
     elif name == "table":
         write_table(data / "people.npz")
@@ -154,13 +189,13 @@ def record(name: str, setting: Setting, results: list[dict[str, Any]]) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trial", choices=sorted(TRIALS))
+    parser.add_argument("trial", choices=sorted(EVERY))
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/trials"))
     parser.add_argument("--seeds", default="0", help="comma-separated, a whole run each")
     options = parser.parse_args()
     out = fresh(options.out / options.trial)
-    setting, results = TRIALS[options.trial], []
+    setting, results = EVERY[options.trial], []
     for seed in (int(text) for text in options.seeds.split(",")):
         world = out / f"seed-{seed}"
         ready = prepare(options.trial, setting, options.data_root.expanduser(), world)

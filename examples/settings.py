@@ -5,7 +5,8 @@
 as good and the private teacher no longer pays.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 EPSILON = 4.0
 DELTA = 1e-5
@@ -28,6 +29,9 @@ class Setting:
     student: list[str]
     alone: bool = True
     """Whether the student is also trained on its own: not possible without public labels."""
+    also: Mapping[str, list[str]] = field(default_factory=dict)
+    """Further students of the same service, by name: their options behind those of `student`. All
+    share one store of answers, so that what the first one paid for costs the next ones nothing."""
 
 
 ENSEMBLE = Setting(

@@ -48,6 +48,11 @@ def rows(results: Sequence[Result]) -> list[tuple[str, Callable[[Result], float]
         (name, lambda result: float(result["teacher"]["accuracy"]), cost),
         ("student, local loss only", of("local"), "no teacher"),
         ("student, private teacher", of("private"), f"{protection}; {charged}"),
+        *(
+            (f"student, private teacher, {also}", of(also), "the same answers")
+            for also in first["students"]
+            if also not in ("local", "private", "unprotected")
+        ),
         (bare[0], of("unprotected"), bare[1]),
     ]
     return [row for row in table if "local" in first["students"] or row[2] != "no teacher"]

@@ -50,14 +50,16 @@ class World:
         self.step("service: the teacher answers over mTLS, in a process of its own")
         with service(teacher, ledger, certs, self.setting.serve) as address:
             self.step("student: taught by the private service")
-            runs["private"] = self.student(
-                address, "private", [*student, "--certs", f"{certs}/student"]
-            )
+            paid = ["--certs", f"{certs}/student", "--answers", str(self.folder / "answers")]
+            runs["private"] = self.student(address, "private", [*student, *paid])
+            for name, options in self.setting.also.items():
+                self.step(f"student: taught by the same service ({name})")
+                runs[name] = self.student(address, name, [*student, *paid, *options])
         self.step("student: taught without noise (unprotected, for comparison)")
         runs["unprotected"] = self.student(f"file:{teacher}", "unprotected", student)
         self.step("audit: the chain, the signatures, every receipt of the student")
         audit = command("privacy-audit", "ledger", ledger,
-                        "--receipts", str(self.folder / "students/private/answers"))  # fmt: skip
+                        "--receipts", str(self.folder / "answers"))  # fmt: skip
         return {
             "seed": self.seed,
             "mode": self.setting.mode,

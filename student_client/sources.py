@@ -177,8 +177,9 @@ class ServiceSource:
         if self._teacher is None or self._description is None:
             return
         store = open_store(self._folder, self._description)
-        wanted = Pool(public.unlabelled[chosen.rows]).digests
-        self._quote(self._teacher, self._description, store, wanted, later)
+        candidates = Pool(public.unlabelled).digests
+        wanted = candidates[chosen.rows.numpy()]
+        self._quote(self._teacher, self._description, store, wanted, later, candidates)
         self._quoted = True
 
     def answers(self, public: PublicData, chosen: Chosen) -> Answers:
@@ -252,13 +253,15 @@ class ServiceSource:
         store: AnswerStore,
         wanted: npt.NDArray[np.uint8],
         later: int,
+        candidates: npt.NDArray[np.uint8] | None = None,
     ) -> int:
-        """How many of `wanted` and `later` are to be asked, after a yes to their price.
+        """How many of `wanted`, and `later` of `candidates`, are to be asked, after a yes to their
+        price.
 
         What was quoted and agreed before is only held against the budget again. Raises
         BudgetRefused where that does not suffice.
         """
-        order = Order.of(store, wanted, self._asked, later)
+        order = Order.of(store, wanted, self._asked, later, candidates)
         new = order.samples
         if new == 0:
             if not self._quoted:
