@@ -55,7 +55,7 @@ class PublicData:
             name=dataset.name,
             classes=dataset.classes,
             split=parts,
-            normalisation=_normalisation(unlabelled if len(unlabelled) else labelled),
+            normalisation=_normalisation(max(unlabelled, labelled, key=len)),
             labelled=labelled,
             labels=labels,
             unlabelled=unlabelled,
