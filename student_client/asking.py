@@ -7,12 +7,15 @@ any stage after it, asks about the same samples and pays for none of them twice.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from ktan.errors import UserError
+from ktan.methods import Stage
+from ktan.schedule import StagePlan
 from ktan.trainer import TrainerOptions
 from student_client.errors import TeacherError, TeacherUnavailable
 from student_client.options import QueryOptions
@@ -51,13 +54,17 @@ class Asking:
             return None
         return chosen
 
-    def begin(self, student: nn.Module, rounds: int) -> Answers:
+    def begin(self, student: nn.Module, stages: Sequence[Stage]) -> Answers:
         """Agrees on the price of all rounds, and brings the answers to the first.
 
-        The first portion is chosen by a student that was briefly trained on the public labels.
-        Raises as `Source.answers` does.
+        There is a round for each of `stages` that asks, and the first. The first portion is chosen
+        by a student that was briefly trained on the public labels. Raises UserError for stages that
+        do not fit into the run, and as `Source.answers` does.
         """
+        rounds = 1 + sum(stage.asks for stage in stages)
         self.portions = portions(self.options.queries, rounds, len(self.public.unlabelled))
+        # What no training can run with must be found before anything is paid for.
+        StagePlan(stages, self._steps)
         chosen = self.chosen
         if chosen is None:
             chosen = choose(
@@ -106,9 +113,14 @@ class Asking:
         """The trainer's options, where epochs are passes over the answers to *all* rounds."""
         if len(self.portions) == 1 or self.trainer.steps is not None:
             return self.trainer
+        return replace(self.trainer, steps=self._steps)
+
+    @property
+    def _steps(self) -> int:
+        if self.trainer.steps is not None:
+            return self.trainer.steps
         total = sum(self.portions)
-        passes = math.ceil(total / min(self.trainer.answered_batch, total))
-        return replace(self.trainer, steps=self.trainer.epochs * passes)
+        return self.trainer.epochs * math.ceil(total / min(self.trainer.answered_batch, total))
 
     def close(self) -> None:
         """Asks for nothing more, in this run and when it is resumed: what is answered is enough.

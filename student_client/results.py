@@ -57,7 +57,10 @@ def write_results(
     of_exits: list[float] = []
     if len(public.test):
         device = resolve_device(trainer.device)
-        networks = [taught.student, *(_ExitOf(taught.student, head) for head in taught.exits)]
+        networks = [
+            taught.student,
+            *(_ExitOf(taught.student, head).eval() for head in taught.exits),
+        ]
         measured, *of_exits = (
             accuracy(
                 network.to(device),

@@ -31,7 +31,7 @@ from ktan.networks import (
     multiply_adds,
 )
 from ktan.networks.exits import exit_heads
-from ktan.schedule import StagePlan, in_rounds
+from ktan.schedule import in_rounds
 from ktan.teacher import AnswerTap
 from ktan.threads import suit_threads
 from ktan.trainer import CHECKPOINT, TrainerOptions, train
@@ -164,11 +164,7 @@ def _train_student(
             taps = dict(source.prepare(public, asking.complete))
             # Whatever does not fit must be found before anything is paid for.
             require(method.needs, taps, method.name)
-            stages = bind(blank(taps)).stages
-            if run.trainer.steps is not None:
-                StagePlan(stages, run.trainer.steps)
-            rounds = 1 + sum(stage.asks for stage in stages)
-            answers = asking.begin(student, rounds)
+            answers = asking.begin(student, bind(blank(taps)).stages)
             objective = bind(answers.values)
         history = _train(run, public, student, objective, asking, screen, resume=resume)
     taught = Taught(

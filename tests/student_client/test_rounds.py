@@ -377,6 +377,12 @@ def test_epochs_are_passes_over_the_answers_to_all_rounds(run):
     assert result["steps"] == 4 * 3
 
 
+def test_a_run_too_short_for_its_stages_is_refused_before_it_costs(run, stage):
+    with pytest.raises(UserError, match="4 steps leave none for the stage"):
+        go(run(method="rona", steps=4))
+    assert stage.service.calls == []
+
+
 def test_a_methods_own_rounds_are_set_by_the_same_option():
     def rounds(name, given, **settings):
         options = StudentOptions(
