@@ -22,7 +22,7 @@ The paper's weights are not public; ours were measured (docs/methods/ksanc.md).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -59,7 +59,7 @@ class KSANC:
     """Needs: logits; the attention term also whole maps without noise, and rests without them."""
 
     name: ClassVar[str] = "ksanc"
-    needs: ClassVar[tuple[Need, ...]] = (LOGITS,)
+    needs: ClassVar[tuple[Need, ...]] = (LOGITS, replace(MAPS, optional=True))
 
     local_weight: float = 1.0
     """λ_local: weight of the cross-entropy with public labels; 0 in the paper."""
