@@ -18,7 +18,7 @@ noise are compared by their squared error instead, which is unbiased, and probab
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -38,7 +38,7 @@ from ktan.losses import (
 )
 from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
-from ktan.methods.hint_pairs import HintPair, HintPairs
+from ktan.methods.hint_pairs import HINT, HintPair, HintPairs
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
 from ktan.methods.terms import RESPONSE, local_term
@@ -54,8 +54,6 @@ class MEAL:
     """Needs: probabilities or logits; takes every hint that it is given too."""
 
     name: ClassVar[str] = "meal"
-    needs: ClassVar[tuple[Need, ...]] = (RESPONSE,)
-
     local_weight: float = 0.0
     """λ_local: weight of the cross-entropy with public labels."""
     similarity_weight: float = 1.0
@@ -82,6 +80,11 @@ class MEAL:
             )
         if self.stage_size < 1 or self.temperature <= 0:
             raise UserError("stage_size must be at least 1, and temperature above 0")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """See `Method.needs`: hints where the stages before the last count."""
+        return (RESPONSE, replace(HINT, optional=True)) if self.stage_weight else (RESPONSE,)
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: logits, and the last map of every stage where γ is not 0."""
