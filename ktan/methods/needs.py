@@ -26,6 +26,8 @@ class Need:
     kind: NeedKind
     least: int = 1
     """How many taps at least."""
+    optional: bool = False
+    """Used, and paid for, where the teacher answers it; done without where it does not."""
 
     @property
     def text(self) -> str:
@@ -39,7 +41,8 @@ class Need:
             "signs": "signs (--taps signs=PATH)",
             "products": "products (--taps products=PATH,PATH)",
         }[self.kind]
-        return what if self.least == 1 else f"{self.least} times {what}"
+        counted = what if self.least == 1 else f"{self.least} times {what}"
+        return f"{counted}, if there is any" if self.optional else counted
 
 
 def taps_for(need: Need, taps: Mapping[str, AnswerTap]) -> list[AnswerTap]:
@@ -66,7 +69,7 @@ def taps_for(need: Need, taps: Mapping[str, AnswerTap]) -> list[AnswerTap]:
 
 def missing(needs: Sequence[Need], taps: Mapping[str, AnswerTap]) -> list[str]:
     """What is needed and not there, in words."""
-    return [need.text for need in needs if not taps_for(need, taps)]
+    return [need.text for need in needs if not need.optional and not taps_for(need, taps)]
 
 
 def serving(needs: Sequence[Need], taps: Mapping[str, AnswerTap]) -> dict[str, AnswerTap]:
