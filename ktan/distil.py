@@ -20,7 +20,7 @@ from ktan.distiller import Distiller
 from ktan.errors import UserError
 from ktan.methods import Binding, Method, Objective
 from ktan.methods.combination import parse_method
-from ktan.methods.needs import missing, require, serving
+from ktan.methods.needs import require, serving
 from ktan.networks import NetworkStages, stages_within
 from ktan.networks.foreign import without_inplace
 from ktan.pairing import pair_taps
@@ -57,8 +57,8 @@ def distil(
     nobody.
     `samples`: [n, ...] public samples as the loop will bring them. Their shape is the network's
     input, and on them the scales of hints are measured.
-    `answers`: tap → float32 [n, ...], the teacher's to these samples; a network of this process is
-    asked here.
+    `answers`: tap → float32 [n, ...], the teacher's to these samples. The method looks at the taps
+    that they name, and each batch brings these. A network of this process is asked here.
     `labels`: int64 [n], for a teacher-to-student layer that is trained here (`ktan`); without them
     on the teacher's own opinion.
     `paths`: tap → the student's module (two for products) that imitates it, where `ktan.pairing`
@@ -85,9 +85,10 @@ def distil(
         answers = answers or live.answer(samples[:_AT_HAND])
     elif teacher is not None:
         assert not isinstance(teacher, nn.Module | Sequence)
+        require(bound.needs, teacher.taps, bound.name)
         taps = serving(bound.needs, teacher.taps)
-        if missing(bound.needs, taps):
-            require(bound.needs, teacher.taps, bound.name)
+        if answers:
+            taps = {name: tap for name, tap in teacher.taps.items() if name in answers}
     _check(taps, classes, answers or {})
     given = {
         tap: (chosen,) if isinstance(chosen, str) else tuple(chosen)

@@ -96,9 +96,10 @@ class Distiller(nn.Module):
     ) -> Tensor:
         """The student's loss on a batch: a scalar to call `backward` on.
 
-        `answers`: tap → float [n, ...], the teacher's to the samples of `batch`; None where a live
-        teacher stands by, or the method asks nobody. `labelled`: further samples, with labels,
-        that no teacher was asked about. `views`: weak and strong views of unlabelled samples.
+        `answers`: tap → float [n, ...], the teacher's to the samples of `batch`; None, or empty,
+        where a live teacher stands by, or the method asks nobody. `labelled`: further samples,
+        with labels, that no teacher was asked about. `views`: weak and strong views of unlabelled
+        samples.
 
         In training mode the opponents move first, each one step, and the call counts as a step of
         the run. Raises UserError for answers that are missing.
@@ -168,7 +169,7 @@ class Distiller(nn.Module):
         views: tuple[Tensor, Tensor] | None,
     ) -> Batch:
         raw, labels = (batch, None) if isinstance(batch, Tensor) else batch
-        if answers is None and self.teacher is not None:
+        if not answers and self.teacher is not None:
             answers = self.teacher.answer_step(raw, self.step)
         answers = answers or {}
         lacking = [name for name in self.taps if name not in answers]
