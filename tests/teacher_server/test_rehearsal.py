@@ -162,7 +162,7 @@ def worlds(tap, case, *, teachers=4, axis=1, serial=0):
 
 
 @pytest.mark.parametrize("case", [Case.AXIS, Case.SPREAD, Case.HUGE, Case.ALTERNATING])
-@pytest.mark.parametrize("tap", ["hint:16:0.7", "logits:5:3", "probabilities:3"])
+@pytest.mark.parametrize("tap", ["hint:16:0.7", "logits:5:3", "probabilities:3", "attention:9:1"])
 def test_worst_cases_are_as_far_apart_as_the_charge_says(tap, case):
     means, settings = worlds(tap, case, serial=1)
     squared = np.square(means[0] - means[1]).sum()
@@ -203,14 +203,25 @@ def test_the_likeness_of_a_teacher_has_its_public_numbers(tmp_path):
                 "tap": {"name": "hint", "kind": "hint", "shape": [6], "temperature": None},
                 "bound": 2.5,
                 "bound_source": "public",
-            }
+            },
+            {
+                "tap": {"name": "attention", "kind": "attention", "shape": [2, 3]}
+                | {"temperature": None},
+                "bound": 1.0,
+                "bound_source": "by construction",
+            },
         ],
     }
     (tmp_path / "card.json").write_text(json.dumps(card))
     public = public_teacher(RehearsalOptions(like=tmp_path))
     assert isinstance(public, PublicTeacher)
     assert (public.teachers, public.mode) == (30, "ensemble")
-    assert public.taps == (PublicTap("hint", "hint", (6,), 2.5, None),)
+    assert public.taps == (
+        PublicTap("hint", "hint", (6,), 2.5, None),
+        PublicTap("attention", "attention", (2, 3), 1.0, None),
+    )
+    answers = SyntheticTeacher(public, 0).answers(samples_of(Case.AXIS, 2))
+    assert answers["attention"].shape == (30, 2, 2, 3)
     # A private data set's id has a slash: it is never taken for a rehearsal's.
     assert public.dataset == "rehearsal"
     assert SIGMA == 2**20

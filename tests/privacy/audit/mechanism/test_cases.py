@@ -25,7 +25,18 @@ def test_the_numbers_of_the_cases_are_the_same():
 @pytest.mark.parametrize("world", [0, 1])
 @pytest.mark.parametrize("teachers", [1, 2, 7])
 @pytest.mark.parametrize(
-    "tap", ["hint:8:0.7", "hint:5:3", "logits:4:2", "logits:3:10", "probabilities:4"]
+    "tap",
+    [
+        "hint:8:0.7",
+        "hint:5:3",
+        "logits:4:2",
+        "logits:3:10",
+        "probabilities:4",
+        "tsl:4:1",
+        "attention:16:1",
+        "signs:9:3",
+        "products.a:6:2",
+    ],
 )
 def test_known_means_are_what_the_release_answers_without_noise(tap, teachers, world):
     radius = 2**18
