@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from ktan.networks import NETWORKS, NetworkSpec, build, default_hint, stages_of
+from ktan.networks import NETWORKS, NetworkSpec, build, default_hint, stages_of, stages_within
 from ktan.networks.stages import NetworkStages
 from ktan.taps import read_taps, tap_shapes
 
@@ -188,3 +189,27 @@ def test_networks_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_transformers_tokens_are_no_maps() -> None:
     spec = NetworkSpec("torchvision:vit_b_32", (3, 64, 64), 7, {"image_size": 64})
     assert stages_of(spec).maps == ("conv_proj",)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "conv-large-student", "torchvision:resnet18"])
+def test_a_network_at_hand_has_the_stages_of_its_kind_and_stays_as_it_was(name: str) -> None:
+    spec = NetworkSpec(name, COLOUR, 7)
+    network = build(spec)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    stages, classes = stages_within(network, COLOUR)
+    named = stages_of(spec)
+    assert (stages.maps, stages.before_activation) == (named.maps, named.before_activation)
+    assert classes == 7
+    with read_taps(network.eval(), [stages.pooled, named.pooled]) as read:
+        _, features = read(torch.randn(2, *COLOUR))
+    assert torch.equal(features[stages.pooled], features[named.pooled])
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_dry_run_leaves_every_modules_mode() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten())
+    network[1].eval()
+    stages, classes = stages_within(network, (3, 4, 4))
+    assert [module.training for module in network] == [True, False, True, True]
+    assert (stages.pooled, classes) == ("", 8)
