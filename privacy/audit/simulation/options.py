@@ -21,6 +21,8 @@ class SimulationOptions:
     """Side in pixels to which an image folder is brought."""
     grey: bool = False
     """Read an image folder in grey."""
+    path_ids: bool = False
+    """Take an image folder's paths as unit ids, where names alone do not tell pictures apart."""
     labelled: int = 100
     """Public labels that the service's reference network will have."""
     unlabelled: int = 1000

@@ -58,6 +58,7 @@ def load_public(options: SimulationOptions) -> Dataset:
         size=options.size,
         image_size=options.image_size,
         grey=options.grey,
+        path_ids=options.path_ids,
     )
     _require_public(source.location)
     return source.load()

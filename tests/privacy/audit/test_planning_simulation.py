@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ktan.data import DataSource
+from ktan.errors import UserError
 from privacy.audit import cli
 from privacy.audit.planning import calibrate
 from privacy.audit.proposal import Proposal, TapProposal
@@ -19,7 +21,7 @@ from privacy.audit.simulation import throwaway
 from privacy.audit.simulation.measured import PublicAnswers, SimulatedNoise
 from privacy.audit.simulation.options import SimulationOptions
 from privacy.audit.simulation.run import simulate
-from privacy.audit.simulation.stand_in import stand_in
+from privacy.audit.simulation.stand_in import load_public, stand_in
 from privacy.audit.simulation.throwaway import train_public
 from privacy.budget import open_plan
 from privacy.errors import InvalidPlan, PrivacyError
@@ -199,6 +201,17 @@ def test_a_bound_benchmark_under_the_data_root_is_refused_too(
     assert code == 2
     assert "fake.ledger.json" in err
     assert "--data-root" in err
+
+
+def test_pictures_of_one_name_in_two_class_folders_are_told_apart_by_their_paths(tmp_path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        Image.new("L", (4, 4), 9).save(tmp_path / "pets" / label / "0.png")
+    options = SimulationOptions(dataset=f"imagefolder:{tmp_path / 'pets'}", data_root=tmp_path)
+    with pytest.raises(UserError, match="--path-ids"):
+        load_public(options)
+    found = load_public(replace(options, path_ids=True))
+    assert sorted(found.unit_ids) == ["cat/0.png", "dog/0.png"]
 
 
 def test_an_unknown_training_option_and_a_failing_command_are_named(tmp_path, monkeypatch) -> None:
