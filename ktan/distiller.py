@@ -141,7 +141,7 @@ class Distiller(nn.Module):
                 yield name, parameter
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Tensors and plain values alone, as `torch.load(..., weights_only=True)` takes them."""
+        """Tensors and plain values alone, which torch loads with `weights_only=True`."""
         return {
             "step": self.step,
             "random": self._random.states,
