@@ -74,8 +74,8 @@ def translate(error: grpc.RpcError, address: str) -> Exception:
         )
     if reason == Reason.REQUEST_ID_REUSED:
         return RequestRefused(
-            f"{address} knows this request id with other samples; the answer store was changed "
-            "by hand or shared between two clients: use another --answers folder"
+            f"{address} knows this request id with other samples or taps; the answer store was "
+            "changed by hand or shared between two clients: use another --answers folder"
         )
     if code == grpc.StatusCode.UNAUTHENTICATED:
         return TeacherError(
@@ -90,7 +90,7 @@ def translate(error: grpc.RpcError, address: str) -> Exception:
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return TeacherError(f"{address} is a gRPC server, but not a teacher service")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
-        return RequestRefused(f"{address} refused the samples: {text}")
+        return RequestRefused(f"{address} refused the request: {text}")
     if code == grpc.StatusCode.INTERNAL:
         return TeacherError(f"{address} failed ({text}); nothing was released, tell its custodian")
     return TeacherError(f"{address}: {code.name}: {text}")

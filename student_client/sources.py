@@ -202,7 +202,8 @@ class ServiceSource:
             len(wanted),
         )
         price = pin.charge_of(self._asked)
-        charged = origin.charge // price if price else 0
+        # The folder may hold what other methods asked, of other samples and taps.
+        charged = min(origin.charge // price, len(wanted)) if price else 0
         return Answers(store.answers(wanted, self._asked), origin, charged)
 
     def stored(self, public: PublicData, chosen: Chosen) -> Tensor:

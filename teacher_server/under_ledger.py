@@ -130,7 +130,7 @@ def evaluate_teacher(folder: Path, source: DataSource, recipe: SplitRecipe) -> d
     kinds = {entry.tap.kind: entry.tap.name for entry in models.card.taps}
     name = kinds.get("probabilities") or kinds.get("logits")
     if name is None:
-        raise UserError("this teacher has only hints; there is no accuracy to measure")
+        raise UserError("no tap of this teacher names classes; there is no accuracy to measure")
 
     def correct(part: torch.Tensor) -> tuple[int, int]:
         """How many of these samples the teachers name rightly together, and summed over each."""

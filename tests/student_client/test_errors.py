@@ -59,7 +59,7 @@ def test_an_exhausted_budget_shows_what_was_asked_and_left(stage):
         (CODE.PERMISSION_DENIED, "WRONG_ROLE", TeacherError, "a certificate with the client role"),
         (CODE.FAILED_PRECONDITION, "LEDGER_ROLLED_BACK", TeacherError, "restored from a copy"),
         (CODE.ALREADY_EXISTS, "REQUEST_ID_REUSED", RequestRefused, "with other samples"),
-        (CODE.INVALID_ARGUMENT, "INVALID_TENSOR", RequestRefused, "refused the samples: the text"),
+        (CODE.INVALID_ARGUMENT, "INVALID_TENSOR", RequestRefused, "refused the request: the text"),
         (CODE.INTERNAL, "LEDGER_FAULT", TeacherError, "tell its custodian"),
     ],
 )

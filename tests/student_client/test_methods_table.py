@@ -94,6 +94,9 @@ def test_another_method_on_the_same_answers_pays_for_what_is_new(train, stage, t
     code, out, _ = train("--yes", "--method", "fitnet", *kept, out="third")
     assert code == 0
     assert "all 24 answers are here already" in out
+    # More was spent on these samples than soft-logits alone would cost; no sample is two.
+    train("--yes", "--method", "soft-logits", *kept, out="fourth")
+    assert result(tmp_path / "fourth")["answers"]["charged"] == QUERIES
     assert (stage.service.spent, len(stage.service.calls)) == (spent, calls)
 
 
