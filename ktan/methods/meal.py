@@ -9,7 +9,7 @@ up to the teacher's entropy, a constant. D_i is an MLP d → d/2 → d/4 → 2. 
 
 D and the student move in turns and in opposite directions. The public code descends one and the
 same loss with both, so that its student helps D; and its D ends in a ReLU, behind which a score
-cannot fall below zero. Neither is taken over.
+cannot fall below zero. Neither is taken over. β was measured (docs/methods/meal.md).
 
 Several teachers are the teacher's business: `LiveTeacher` draws one a step or answers their mean,
 and so does an ensemble that is served. Softening is not linear: a hint or logits with published
@@ -25,6 +25,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ktan.denoising import Denoising, Shrinkage
 from ktan.derivation import resized
@@ -58,7 +59,7 @@ class MEAL:
     """λ_local: weight of the cross-entropy with public labels."""
     similarity_weight: float = 1.0
     """α: weight of the similarity of all stages."""
-    adversarial_weight: float = 1.0
+    adversarial_weight: float = 0.1
     """β: weight of the student's side of the adversarial game."""
     distance: Distance = "kl"
     """d between softened outputs: kl, l1 or l2 (means over all values)."""
@@ -244,13 +245,14 @@ def stage_judge(size: int) -> nn.Module:
     """D of one stage: [n, d] → [n, 2] scores, for the student's and for the teacher's.
 
     The 1×1 convolutions d → d/2 → d/4 → 2 of the public code, on vectors; with no fewer than 16
-    hidden units, and leaky: the 5 and 3 units that ten logits would get die easily.
+    hidden units, and leaky: the 5 and 3 units that ten logits would get die easily. Spectral
+    normalisation (Miyato et al. 2018) bounds the gradient that the student gets from a D that wins.
     """
     half, quarter = max(16, size // 2), max(16, size // 4)
     return nn.Sequential(
-        nn.Linear(size, half), nn.LeakyReLU(0.2),
-        nn.Linear(half, quarter), nn.LeakyReLU(0.2),
-        nn.Linear(quarter, 2),
+        spectral_norm(nn.Linear(size, half)), nn.LeakyReLU(0.2),
+        spectral_norm(nn.Linear(half, quarter)), nn.LeakyReLU(0.2),
+        spectral_norm(nn.Linear(quarter, 2)),
     )  # fmt: skip
 
 
