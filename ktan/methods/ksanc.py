@@ -65,9 +65,9 @@ class KSANC:
     """λ_local: weight of the cross-entropy with public labels; 0 in the paper."""
     logits_weight: float = 1.0
     """λ₁: weight of the mean squared error of centred logits."""
-    adversarial_weight: float = 0.1
+    adversarial_weight: float = 1.0
     """λ₂: weight of the student's side of the adversarial game."""
-    attention_weight: float = 1.0
+    attention_weight: float = 0.1
     """λ₃: weight of the squeezed descriptors' mean squared error, summed over stages."""
     descriptor: int = 128
     """Values of g."""
