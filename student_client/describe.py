@@ -82,7 +82,9 @@ def budget_json(budget: Budget, promise: Promise) -> dict[str, Any]:
 
 def quote_text(price: Quote, description: TeacherDescription, chosen: int) -> str:
     """What `chosen` queries cost, of which `price.samples` are not answered yet."""
-    promise, left = description.promise, price.budget.client_left
+    promise = description.promise
+    # Later rounds may choose what is here already: the price of all can be above what is left.
+    left_then = max(price.budget.client_left - price.charge, 0)
     stored = chosen - price.samples
     new = f"{price.samples:,} new answers" + (f" ({stored:,} are here already)" if stored else "")
     if price.charge == 0:
@@ -97,9 +99,7 @@ def quote_text(price: Quote, description: TeacherDescription, chosen: int) -> st
             labelled("Asked", f"{', '.join(price.taps)}: {price.each:,} charge units a sample"),
             labelled("Cost", f"{new} × at most {price.each:,} = {price.charge:,} charge units")
             if price.charge == price.samples * price.each
-            else labelled(
-                "Cost", f"{new}, some of them in part: {price.charge:,} charge units"
-            ),
+            else labelled("Cost", f"{new}, some of them in part: {price.charge:,} charge units"),
             labelled(
                 "Privacy",
                 f"ε = {price.budget.epsilon_spent:.3g} → {after} of "
@@ -108,8 +108,7 @@ def quote_text(price: Quote, description: TeacherDescription, chosen: int) -> st
             ),
             labelled(
                 "Left then",
-                f"{left - price.charge:,} charge units, "
-                f"{(left - price.charge) // price.each:,} more answers",
+                f"{left_then:,} charge units, {left_then // price.each:,} more answers",
             ),
         ]
     )

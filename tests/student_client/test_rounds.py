@@ -160,7 +160,7 @@ def test_without_a_yes_no_round_is_asked(run, stage):
     assert stage.service.calls == []
 
 
-def test_rounds_may_use_answers_that_another_run_paid_for(run, stage, tmp_path):
+def test_rounds_may_use_answers_that_another_run_paid_for(run, stage, tmp_path, capfd):
     def sharing(out, **options):
         one = run(out, **options)
         return replace(one, queries=replace(one.queries, answers=tmp_path / "answers"))
@@ -170,7 +170,8 @@ def test_rounds_may_use_answers_that_another_run_paid_for(run, stage, tmp_path):
     go(sharing("first", select="random", rounds=1))
     assert stage.service.spent == stage.service.budget
     # Nothing is left, and every later round's samples are here: chosen at random in the same order.
-    result = go(sharing("second", select="random"))
+    result = train_student(sharing("second", select="random"), Screen(), resume=False, agreed=True)
+    assert "Left then 0 charge units, 0 more answers" in capfd.readouterr().out
     assert result["answers"]["rounds"] == [4, 4, 4]
     assert selection(run("second"))["positions"] == selection(run("first"))["positions"]
     # Where some of them cannot be here, all that is certain to be new is held against the budget.
