@@ -1,4 +1,4 @@
-"""Measures what each loss is worth to a student of a noisy teacher, on MNIST; see docs/methods/ktan.md.
+"""What each loss is worth to a student of a noisy teacher, on MNIST; see docs/methods/ktan.md.
 
     python -m benchmarks.student_losses --data-root DIR [--seeds 5] [--out FILE.json]
 
