@@ -142,7 +142,8 @@ def train_stacks(
         run = _StackRun(network, recipe, group, [shards[i] for i in group], own, device)
         path = None if folder is None else folder / f"{name}-{number:04d}.safetensors"
         if path is not None and path.exists():
-            run.state.load(path, recipe.fingerprint())
+            # What stands in `first` beside the parameters decides, not what stood there once.
+            run.state.load(path, recipe.fingerprint(), frozen=not network.has_buffers)
         while run.state.step < recipe.steps:
             with torch.random.fork_rng(enabled=random):
                 if random:

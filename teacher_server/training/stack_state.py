@@ -33,8 +33,12 @@ class StackState:
         write_durably(path, safetensors.torch.save(plain, notes))
         path.chmod(0o600)
 
-    def load(self, path: Path, fingerprint: str) -> None:
-        """Restores what `save` wrote. Raises UserError for another recipe's or a damaged file."""
+    def load(self, path: Path, fingerprint: str, *, frozen: bool = False) -> None:
+        """Restores what `save` wrote. Raises UserError for another recipe's or a damaged file.
+
+        `frozen`: buffers never change in training, and say behind what the parameters are trained;
+        a file with other ones is not restored, so that training begins anew.
+        """
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 notes = file.metadata()
@@ -46,6 +50,10 @@ class StackState:
                 f"{path} was written by a run with other options; resume with the options of that "
                 "run, or train anew into another folder"
             )
+        if frozen and any(
+            _bits(tensors[f"value.{n}"]) != _bits(v) for n, v in self.buffers.items()
+        ):
+            return
         with torch.no_grad():
             for name, value in self._values().items():
                 value.copy_(tensors[f"value.{name}"])
@@ -61,3 +69,8 @@ class StackState:
 
     def _values(self) -> dict[str, Tensor]:
         return {**self.parameters, **self.buffers}
+
+
+def _bits(value: Tensor) -> bytes:
+    """By which a NaN, too, is equal to itself: an empty shard's teacher is nothing else."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -154,6 +154,34 @@ def test_an_interrupted_training_goes_on_to_the_same_layers(tmp_path, stop_after
     assert sum(steps) < 2 * K * RECIPE.steps
 
 
+def interrupted(folder, samples, labels, shards, teachers=TEACHERS):
+    """Stopped in the last steps of the first layer."""
+    asked = iter(range(10**6))
+    with pytest.raises(KeyboardInterrupt):
+        trained(samples, labels, shards, teachers, folder=folder, stopping=lambda: next(asked) >= 9)
+
+
+def test_layers_follow_from_the_teachers_they_are_given(tmp_path):
+    """A layer that was begun behind other weights, of an earlier draw of noise say, is none."""
+    samples, labels, shards = records()
+    other = new_states(SPEC, range(K, 2 * K))
+    interrupted(tmp_path, samples, labels, shards)
+    resumed = trained(samples, labels, shards, other, folder=tmp_path)
+    anew = trained(samples, labels, shards, other)
+    assert all(torch.equal(anew[name], resumed[name]) for name in anew)
+
+
+def test_a_teacher_of_nothing_but_nan_starts_no_layer_anew(tmp_path):
+    samples, labels, shards = records()
+    broken = {name: value.clone() for name, value in TEACHERS.items()}
+    for value in broken.values():
+        value[[2, 4]] = float("nan")  # one in each stack
+    interrupted(tmp_path, samples, labels, shards, broken)
+    steps = []
+    trained(samples, labels, shards, broken, folder=tmp_path, on_step=steps.append)
+    assert sum(steps) < 2 * K * RECIPE.steps
+
+
 ENSEMBLE = dataclasses.replace(
     FAST,
     teachers=4,
