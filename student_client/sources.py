@@ -143,7 +143,9 @@ class ServiceSource:
             store = AnswerStore.open(self._folder)
             digests = Pool(public.unlabelled[chosen.rows]).digests
             taps = self._chosen_taps(store.manifest.taps)
-            if not store.missing(digests, self._asked).any() and not store.pending():
+            # Where nothing more is to be asked a begun request stays begun: it may not be paid yet.
+            begun = not chosen.closed and bool(store.pending())
+            if not begun and not store.missing(digests, self._asked).any():
                 return taps
         self._teacher = RemoteTeacher(self._address, self._connection)
         description = patiently(

@@ -364,6 +364,19 @@ def test_enough_keeps_the_answered_part_of_a_round_and_stays_said(run, stage, mo
     stage.start()
 
 
+def test_enough_leaves_a_begun_request_alone(run, stage):
+    """Whether it was charged only the service knows; sent again it may cost what nobody uses."""
+    one = run()
+    stage.service.before = [fine, fine, broken]
+    with pytest.raises(TeacherError):
+        go(one)
+    before = stage.service.spent, len(stage.service.calls)
+    (begun,) = (one.out / "answers/requests").iterdir()
+    assert go(one, resume=True, enough=True)["answers"]["rounds"] == [4]
+    assert (stage.service.spent, len(stage.service.calls)) == before
+    assert begun.exists()
+
+
 def test_enough_needs_a_first_round(run, stage):
     one = run()
     stage.service.before = [broken]
