@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ktan.derivation import resized
+from ktan.errors import UserError
 from ktan.tap_kinds import TapKind
 
 
@@ -11,7 +12,8 @@ class Connector(nn.Module):
     """r(F_s): brings [n, *student] to [n, *teacher]; belongs to the method, dropped at export.
 
     vector → vector: linear. map → vector: mean over positions, then linear. map → map: 1×1
-    convolution, then average pooling or bilinear interpolation where sizes differ.
+    convolution, then average pooling or bilinear interpolation where sizes differ. Raises UserError
+    for any other two shapes.
     """
 
     def __init__(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
@@ -22,9 +24,10 @@ class Connector(nn.Module):
         elif len(teacher) == 3 and len(student) == 3:
             self.project = nn.Conv2d(student[0], teacher[0], 1)
         else:
-            raise ValueError(
-                f"no connector from a student's tap of shape {student} to a hint of {teacher}; "
-                "choose a student's tap with as many dimensions as the hint"
+            raise UserError(
+                f"no connector leads from a student's feature of shape {list(student)} to a hint "
+                f"of {list(teacher)}; name a module that puts out a map [c, h, w], or a vector for "
+                "a vector, with --hint TAP=PATH"
             )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ def connector(kind: TapKind, student: tuple[int, ...], teacher: tuple[int, ...])
     """What stands between a student's feature and the answer it imitates, by the tap's kind.
 
     A teacher-to-student layer's output of the student's own shape is only scaled; everything else
-    goes through a `Connector`. Raises ValueError where there is none.
+    goes through a `Connector`. Raises UserError where there is none.
     """
     own = student if len(teacher) == 3 else student[:1]
     if kind == "tsl" and own == teacher:

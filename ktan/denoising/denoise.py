@@ -45,7 +45,9 @@ class Shrinkage:
         self._known: dict[bytes, Tensor] = {}
 
     def __call__(self, probabilities: Tensor) -> Tensor:
-        """float [n, classes], shrunk."""
+        """float [n, classes], shrunk; as they are where no noise was added."""
+        if not self._noise_sd:
+            return probabilities
         if self._how != "posterior" or probabilities.device.type != "cpu" or not len(probabilities):
             return denoise(probabilities, self._how, self._noise_sd)
         return torch.stack([self._mean(row) for row in probabilities.detach()])

@@ -22,6 +22,7 @@ from ktan.methods.binding import Binding, module_key
 from ktan.methods.initial_stage import initial_stage
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.teacher_taps import local_tap
 from ktan.methods.terms import local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
@@ -50,7 +51,7 @@ class ActivationBoundary:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: the signs of all stages."""
-        return tuple(Tap(f"signs={path}", "signs", path) for path in stages.before_activation)
+        return tuple(local_tap("signs", path) for path in stages.before_activation)
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""

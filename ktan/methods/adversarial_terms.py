@@ -6,7 +6,7 @@ n is fresh noise of the sd published for F_t (matched noise), so that what separ
 is the signal alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,10 @@ from ktan.losses import (
 )
 from ktan.methods.batch import Batch, View
 from ktan.methods.hint_pairs import HintPair, HintPairs
-from ktan.methods.objective import STUDENT, Term
+from ktan.methods.objective import DISCRIMINATOR, STUDENT, Term
 
-DISCRIMINATOR = "discriminator"
-ADVERSARIAL = "adversarial"
+GAME = ("adversarial", "discriminator")
+"""The terms' names: the student's, and the discriminator's."""
 
 
 class HintGame:
@@ -34,29 +34,30 @@ class HintGame:
         it tells this share of a batch's hints right."""
         self._pairs = pairs
         self._rest = rest
-        self.judges: Mapping[str, nn.Module] = {
+        self.judges: dict[str, nn.Module] = {
             key: discriminator(shape, width) for key, shape in pairs.shapes.items()
         }
 
     def terms(self, weight: float) -> list[Term]:
         """The student's term at this weight, and the discriminator's own."""
+        own, opponents = GAME
         return [
-            Term(ADVERSARIAL, STUDENT, weight, self._generation),
-            Term(DISCRIMINATOR, DISCRIMINATOR, 1.0, self._discrimination),
+            Term(own, STUDENT, weight, self._generation),
+            Term(opponents, DISCRIMINATOR, 1.0, self._discrimination),
         ]
 
     def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
         """The discriminators' mean accuracy; 0.5 where they cannot tell."""
         games = [self._scores(pair) for pair in self._pairs(view, batch)]
-        return {"discriminator_accuracy": mean([discriminator_accuracy(*game) for game in games])}
+        return {"discriminator_accuracy": _mean([discriminator_accuracy(*game) for game in games])}
 
     def _generation(self, view: View, batch: Batch) -> Tensor:
         pairs = self._pairs(view, batch)
-        return mean([generation_loss(self.judges[pair.key](_fake(pair))) for pair in pairs])
+        return _mean([generation_loss(self.judges[pair.key](_fake(pair))) for pair in pairs])
 
     def _discrimination(self, view: View, batch: Batch) -> Tensor:
         games = [self._scores(pair) for pair in self._pairs(view, batch)]
-        return mean([discrimination_loss(*game, self._rest) for game in games])
+        return _mean([discrimination_loss(*game, self._rest) for game in games])
 
     def _scores(self, pair: HintPair) -> tuple[Tensor, Tensor]:
         """D's scores of the teacher's and of the student's hints."""
@@ -68,6 +69,6 @@ def _fake(pair: HintPair) -> Tensor:
     return with_matched_noise(pair.student, pair.noise_sd)
 
 
-def mean(values: Sequence[Tensor]) -> Tensor:
+def _mean(values: Sequence[Tensor]) -> Tensor:
     """Of scalars."""
     return torch.stack(list(values)).mean()

@@ -21,7 +21,8 @@ from ktan.methods.binding import Binding
 from ktan.methods.derived_pairs import ATTENTION, attention_pairs
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
-from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.methods.teacher_taps import local_tap, response_tap
+from ktan.methods.terms import RESPONSE, distillation_term, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
@@ -51,7 +52,7 @@ class AttentionTransfer:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`."""
-        attention = tuple(Tap(f"attention={path}", "attention", path) for path in stages.maps)
+        attention = tuple(local_tap("attention", path) for path in stages.maps)
         return (*attention, response_tap(self.temperature)) if self.kd_weight else attention
 
     def build(self, binding: Binding) -> Objective:

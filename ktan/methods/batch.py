@@ -46,6 +46,11 @@ class Batch:
         """int64 [l + a], in the order of `View.known_logits`."""
         return torch.cat([self.labels, self.answered_labels])
 
+    def answered_classes(self, opinions: Tensor) -> Tensor:
+        """int64 [a]: public labels; where there is none the arg max of `opinions` [a, classes]."""
+        labels = self.answered_labels
+        return torch.where(labels < 0, opinions.argmax(dim=1), labels)
+
 
 @dataclass(frozen=True)
 class View:

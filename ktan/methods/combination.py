@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ktan.errors import UserError
 from ktan.methods import METHODS
 from ktan.methods.batch import Batch, View
-from ktan.methods.binding import Binding
+from ktan.methods.binding import Binding, module_key
 from ktan.methods.method import Method
 from ktan.methods.needs import Need
 from ktan.methods.objective import Objective, Stage, Term
@@ -67,7 +67,7 @@ def merged(objectives: Sequence[Objective], names: Sequence[str]) -> Objective:
             terms.setdefault(term.name, replace(term, player=players[term.player]))
         for player, modules in objective.owned.items():
             # The objective itself goes in, where its terms find what they close over.
-            owned.setdefault(players[player], {})[f"{name} {player}".replace(".", "_")] = modules
+            owned.setdefault(players[player], {})[module_key(f"{name} {player}")] = modules
 
     def measures(view: View, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

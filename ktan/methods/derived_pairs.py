@@ -1,4 +1,4 @@
-"""What AT, FSP and AB compare: a derived tap of the teacher's and the same of the student's.
+"""What AT and FSP compare: a derived tap of the teacher's and the same of the student's.
 
 A teacher answers the derived tap itself, or whole maps without noise, from which it is derived
 here by the same function (`ktan.derivation`).
@@ -14,6 +14,7 @@ from ktan.derivation import attention_map, flow_products
 from ktan.methods.batch import View
 from ktan.methods.binding import Binding, module_key
 from ktan.methods.needs import Need
+from ktan.teacher import AnswerTap
 
 ATTENTION = Need("attention")
 PRODUCTS = Need("products")
@@ -37,58 +38,48 @@ class DerivedPair:
 
 def attention_pairs(binding: Binding) -> list[DerivedPair]:
     """Attention maps [a, h, w], a pair for each tap that serves the need."""
-    pairs = []
-    for tap in binding.taps_for(ATTENTION):
-        (path,) = binding.paths[tap.name]
-        grid = (tap.shape[-2], tap.shape[-1])
-
-        def student(view: View, path: str = path, grid: tuple[int, int] = grid) -> Tensor:
-            return attention_map(view.answered_features(path), grid)
-
-        def teacher(
-            answers: Mapping[str, Tensor], name: str = tap.name, kind: str = tap.kind
-        ) -> Tensor:
-            return answers[name] if kind == "attention" else attention_map(answers[name])
-
-        pairs.append(DerivedPair(module_key(tap.name), (path,), student, teacher, tap.noise_sd))
-    return pairs
+    return [_attention_pair(tap, binding.paths[tap.name]) for tap in binding.taps_for(ATTENTION)]
 
 
 def product_pairs(binding: Binding) -> list[DerivedPair]:
     """FSP matrices [a, c, c'] (vectors [a, m] where they were reduced), one for each tap or, from
     whole maps, for each two that follow one another."""
     taps = binding.taps_for(PRODUCTS)
-    pairs = []
     if taps and taps[0].kind == "products":
-        for tap in taps:
-            first, second = binding.paths[tap.name]
-
-            def answered(answers: Mapping[str, Tensor], name: str = tap.name) -> Tensor:
-                return answers[name]
-
-            pairs.append(
-                DerivedPair(
-                    module_key(tap.name),
-                    (first, second),
-                    _products(first, second),
-                    answered,
-                    tap.noise_sd,
-                )
-            )
-        return pairs
-    for before, after in itertools.pairwise(taps):
-        (first,), (second,) = binding.paths[before.name], binding.paths[after.name]
-
-        def derived(
-            answers: Mapping[str, Tensor], one: str = before.name, two: str = after.name
-        ) -> Tensor:
-            return flow_products(answers[one], answers[two])
-
-        pairs.append(
-            DerivedPair(module_key(after.name), (first, second), _products(first, second), derived)
+        return [_product_pair(tap, binding.paths[tap.name], (tap.name,)) for tap in taps]
+    return [
+        _product_pair(
+            after,
+            binding.paths[before.name] + binding.paths[after.name],
+            (before.name, after.name),
         )
-    return pairs
+        for before, after in itertools.pairwise(taps)
+    ]
 
 
-def _products(first: str, second: str) -> Callable[[View], Tensor]:
-    return lambda view: flow_products(view.answered_features(first), view.answered_features(second))
+def _attention_pair(tap: AnswerTap, paths: tuple[str, ...]) -> DerivedPair:
+    (path,) = paths
+    grid = (tap.shape[-2], tap.shape[-1])
+
+    def student(view: View) -> Tensor:
+        return attention_map(view.answered_features(path), grid)
+
+    def teacher(answers: Mapping[str, Tensor]) -> Tensor:
+        found = answers[tap.name]
+        return found if tap.kind == "attention" else attention_map(found)
+
+    return DerivedPair(module_key(tap.name), paths, student, teacher, tap.noise_sd)
+
+
+def _product_pair(tap: AnswerTap, paths: tuple[str, ...], answered: tuple[str, ...]) -> DerivedPair:
+    """`answered`: names of the products, or of the two maps of which they are made."""
+
+    def student(view: View) -> Tensor:
+        first, second = (view.answered_features(path) for path in paths)
+        return flow_products(first, second)
+
+    def teacher(answers: Mapping[str, Tensor]) -> Tensor:
+        found = [answers[name] for name in answered]
+        return found[0] if len(found) == 1 else flow_products(*found)
+
+    return DerivedPair(module_key(tap.name), paths, student, teacher, tap.noise_sd)

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from ktan.denoising import Denoising, Shrinkage
 from ktan.errors import UserError
-from ktan.losses.local import UNLABELLED
 from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
-from ktan.methods.terms import RESPONSE, local_term, response_tap
+from ktan.methods.teacher_taps import response_tap
+from ktan.methods.terms import RESPONSE, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
@@ -74,9 +74,8 @@ class DecoupledKD:
             if of_logits:
                 teacher = torch.softmax(released / temperature, dim=1)
             else:
-                teacher = shrink(released) if tap.noise_sd else released
-            labels = batch.answered_labels
-            labels = torch.where(labels == UNLABELLED, teacher.argmax(dim=1), labels)
+                teacher = shrink(released)
+            labels = batch.answered_classes(teacher)
             return decoupled_losses(view.answered_logits, teacher, labels, temperature)
 
         return Objective(

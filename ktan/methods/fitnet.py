@@ -13,17 +13,13 @@ variance v. Our weights were measured with noisy answers. The paper's form, the 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from ktan.denoising import Denoising
-from ktan.losses import hint_loss
-from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
-from ktan.methods.hint_pairs import HINT, HintPairs
+from ktan.methods.hint_pairs import HINT, HintPairs, hint_term
 from ktan.methods.needs import Need, require
-from ktan.methods.objective import STUDENT, Objective, Term
-from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.methods.objective import STUDENT, Objective
+from ktan.methods.teacher_taps import middle_tap, response_tap
+from ktan.methods.terms import RESPONSE, distillation_term, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
@@ -48,9 +44,7 @@ class FitNet:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: the map of the middle stage."""
-        middle = stages.maps[len(stages.maps) // 2]
-        hint = Tap(f"hint={middle}:map", "hint", middle, whole_map=True)
-        return (response_tap(self.temperature), hint)
+        return (response_tap(self.temperature), middle_tap(stages))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
@@ -60,22 +54,11 @@ class FitNet:
             [
                 local_term(self.local_weight),
                 distillation_term(self.kd_weight, binding, self.denoise),
-                hint_term("hint", self.hint_weight, pairs),
+                hint_term(self.hint_weight, pairs),
             ],
             {STUDENT: pairs.connectors},
             paths=pairs.paths,
         )
-
-
-def hint_term(name: str, weight: float, pairs: HintPairs) -> Term:
-    """The mean squared error of all hints, each through its connector."""
-
-    def hint(view: View, batch: Batch) -> Tensor:
-        return torch.stack(
-            [hint_loss(pair.student, pair.teacher) for pair in pairs(view, batch)]
-        ).mean()
-
-    return Term(name, STUDENT, weight, hint)
 
 
 METHOD = FitNet

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from ktan.denoising import Denoising
 from ktan.methods.binding import Binding
-from ktan.methods.fitnet import FitNet, hint_term
-from ktan.methods.hint_pairs import HINT, HintPairs
+from ktan.methods.hint_pairs import HINT, HintPairs, hint_term
 from ktan.methods.initial_stage import initial_stage
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective
+from ktan.methods.teacher_taps import middle_tap, response_tap
 from ktan.methods.terms import RESPONSE, distillation_term, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
@@ -48,8 +48,8 @@ class TwoStageFitNet:
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
-        """See `Method.teacher_taps`: those of the one-stage form."""
-        return FitNet(temperature=self.temperature).teacher_taps(stages)
+        """See `Method.teacher_taps`: the map of the middle stage."""
+        return (response_tap(self.temperature), middle_tap(stages))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
@@ -59,7 +59,7 @@ class TwoStageFitNet:
             [
                 local_term(self.local_weight),
                 distillation_term(self.kd_weight, binding, self.denoise),
-                hint_term(_HINT, self.hint_weight, pairs),
+                hint_term(self.hint_weight, pairs, _HINT),
             ],
             {STUDENT: pairs.connectors},
             paths=pairs.paths,

@@ -28,6 +28,7 @@ from ktan.methods.derived_pairs import PRODUCTS, DerivedPair, product_pairs
 from ktan.methods.initial_stage import initial_stage
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.teacher_taps import local_tap
 from ktan.methods.terms import local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
@@ -54,10 +55,7 @@ class FlowOfProcedure:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: the products of each two stages that follow one another."""
-        return tuple(
-            Tap(f"products={first},{second}", "products", first, second=second)
-            for first, second in pairwise(stages.maps)
-        )
+        return tuple(local_tap("products", *two) for two in pairwise(stages.maps))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
@@ -83,11 +81,10 @@ def _sides(pair: DerivedPair, binding: Binding, connectors: dict[str, nn.Module]
     own = tuple(shapes[path][0] for path in pair.paths)
     at_hand = pair.teacher(binding.answers)
     theirs = tuple(at_hand.shape[1:])
-    tap = AnswerTap(pair.key, "products", theirs, pair.noise_sd)
     if own == theirs:
         return lambda view, answers: (pair.student(view), pair.teacher(answers))
     connect = connectors[pair.key] = FlowConnector(own, theirs)
-    scale = HintScale.of(tap, at_hand.flatten(1))
+    scale = HintScale.of(AnswerTap(pair.key, "products", theirs, pair.noise_sd), at_hand.flatten(1))
 
     def connected(view: View, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         answered = scale.standardise(pair.teacher(answers).flatten(1))

@@ -1,14 +1,17 @@
-"""A student's connected features beside the hints they imitate, on one scale."""
+"""A student's connected features beside the hints they imitate, on one scale, and their term."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ktan.connectors import connector
 from ktan.hints import HintScale
+from ktan.losses import hint_loss
 from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding, module_key
 from ktan.methods.needs import Need
+from ktan.methods.objective import STUDENT, Term
 
 HINT = Need("hint")
 
@@ -62,3 +65,14 @@ class HintPairs:
             )
             for key, tap in self._taps.items()
         ]
+
+
+def hint_term(weight: float, pairs: HintPairs, name: str = "hint") -> Term:
+    """The mean squared error of all hints, each through its connector."""
+
+    def hint(view: View, batch: Batch) -> Tensor:
+        return torch.stack(
+            [hint_loss(pair.student, pair.teacher) for pair in pairs(view, batch)]
+        ).mean()
+
+    return Term(name, STUDENT, weight, hint)

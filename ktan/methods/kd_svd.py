@@ -22,6 +22,7 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding, module_key
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.teacher_taps import map_taps
 from ktan.methods.terms import local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
@@ -48,7 +49,7 @@ class SingularVectors:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: the maps of all stages."""
-        return tuple(Tap(f"hint={path}:map", "hint", path, whole_map=True) for path in stages.maps)
+        return map_taps(stages)
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`. Raises UserError too for fewer than one vector, and for a gradient

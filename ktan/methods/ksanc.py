@@ -39,17 +39,16 @@ from ktan.losses import (
     generation_loss,
     with_matched_noise,
 )
-from ktan.losses.local import UNLABELLED
 from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
 from ktan.methods.needs import Need, require
-from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.objective import DISCRIMINATOR, STUDENT, Objective, Term
+from ktan.methods.teacher_taps import map_taps
 from ktan.methods.terms import local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
 ATTENTION = "attention"
-DISCRIMINATOR = "discriminator"
 LOGITS = Need("logits")
 MAPS = Need("maps")
 
@@ -84,8 +83,7 @@ class KSANC:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: logits, and the last map of every stage."""
-        maps = tuple(Tap(f"hint={p}:map", "hint", p, whole_map=True) for p in stages.maps)
-        return (Tap("logits", "logits"), *(maps if self.attention_weight else ()))
+        return (Tap("logits", "logits"), *(map_taps(stages) if self.attention_weight else ()))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
@@ -108,7 +106,7 @@ class KSANC:
         squeezed = SqueezedPairs(binding, self.descriptor)
 
         def task(view: View, batch: Batch) -> Tensor:
-            return squeezed.task(batch, known_classes(batch, answered))
+            return squeezed.task(batch, batch.answered_classes(batch.answers[answered]))
 
         terms += [
             Term("squeezed", STUDENT, self.attention_weight, squeezed.imitation),
@@ -116,12 +114,6 @@ class KSANC:
         ]
         owned = {ATTENTION: squeezed.of_teacher, **modules, STUDENT: squeezed.of_student}
         return Objective(terms, owned, paths=squeezed.paths, measures=game.measures)
-
-
-def known_classes(batch: Batch, logits: str) -> Tensor:
-    """int64 [a]: public labels, the arg max of the teacher's logits where there are none."""
-    labels = batch.answered_labels
-    return torch.where(labels == UNLABELLED, batch.answers[logits].argmax(dim=1), labels)
 
 
 class LogitsGame:
@@ -137,12 +129,13 @@ class LogitsGame:
     def deceit(self, view: View, batch: Batch) -> Tensor:
         """The student's loss."""
         _, (fake, classes) = self._judged(view.answered_logits, batch)
-        return generation_loss(fake) + F.cross_entropy(classes, known_classes(batch, self.name))
+        labels = batch.answered_classes(batch.answers[self.name])
+        return generation_loss(fake) + F.cross_entropy(classes, labels)
 
     def discrimination(self, view: View, batch: Batch) -> Tensor:
         """D's own loss."""
         (real, of_teacher), (fake, of_student) = self._judged(view.answered_logits.detach(), batch)
-        labels = known_classes(batch, self.name)
+        labels = batch.answered_classes(batch.answers[self.name])
         told = discrimination_loss(real, fake)
         classified = F.cross_entropy(of_teacher, labels) + F.cross_entropy(of_student, labels)
         return told + classified + self._regularisation * generation_loss(fake)

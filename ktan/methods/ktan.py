@@ -18,17 +18,14 @@ The paper's weights are not public; ours were measured (docs/methods/ktan.md).
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from ktan.denoising import Denoising
-from ktan.losses import hint_loss
-from ktan.methods.adversarial_terms import DISCRIMINATOR, HintGame, mean
-from ktan.methods.batch import Batch, View
+from ktan.methods.adversarial_terms import HintGame
 from ktan.methods.binding import Binding
-from ktan.methods.hint_pairs import HINT, HintPairs
+from ktan.methods.hint_pairs import HINT, HintPairs, hint_term
 from ktan.methods.needs import Need, require
-from ktan.methods.objective import STUDENT, Objective, Term
-from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.methods.objective import DISCRIMINATOR, STUDENT, Objective
+from ktan.methods.teacher_taps import local_tap, response_tap
+from ktan.methods.terms import RESPONSE, distillation_term, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
@@ -58,27 +55,23 @@ class KTAN:
     """Shrinkage of noisy probabilities before they are imitated."""
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
-        """See `Method.teacher_taps`: a TSL behind the last map, in the student's shape."""
+        """See `Method.teacher_taps`: a TSL behind the last map, in the student's shape; the vector
+        before the classifier of a network without maps."""
         response = response_tap(self.temperature)
         if not stages.maps:
-            return (response, Tap(f"hint={stages.pooled}", "hint", stages.pooled))
-        last = stages.maps[-1]
-        return (response, Tap(f"tsl={last}", "tsl", last))
+            return (response, local_tap("hint", stages.pooled))
+        return (response, local_tap("tsl", stages.maps[-1]))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
         require(self.needs, binding.taps, self.name)
         pairs = HintPairs(binding)
         game = HintGame(pairs, self.discriminator_width, self.discriminator_rest)
-
-        def hint(view: View, batch: Batch) -> Tensor:
-            return mean([hint_loss(p.student, p.teacher) for p in pairs(view, batch)])
-
         return Objective(
             [
                 local_term(self.local_weight),
                 distillation_term(self.kd_weight, binding, self.denoise),
-                Term("hint", STUDENT, self.hint_weight, hint),
+                hint_term(self.hint_weight, pairs),
                 *game.terms(self.adversarial_weight),
             ],
             {DISCRIMINATOR: game.judges, STUDENT: pairs.connectors},

@@ -41,12 +41,12 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
 from ktan.methods.hint_pairs import HINT, HintPair, HintPairs
 from ktan.methods.needs import Need, require
-from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.objective import DISCRIMINATOR, STUDENT, Objective, Term
+from ktan.methods.teacher_taps import map_taps
 from ktan.methods.terms import RESPONSE, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
-DISCRIMINATOR = "discriminator"
 Distance = Literal["kl", "l1", "l2"]
 
 
@@ -55,6 +55,7 @@ class MEAL:
     """Needs: probabilities or logits; takes every hint that it is given too."""
 
     name: ClassVar[str] = "meal"
+
     local_weight: float = 0.0
     """λ_local: weight of the cross-entropy with public labels."""
     similarity_weight: float = 1.0
@@ -89,8 +90,7 @@ class MEAL:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: logits, and the last map of every stage where γ is not 0."""
-        hints = tuple(Tap(f"hint={p}:map", "hint", p, whole_map=True) for p in stages.maps)
-        return (Tap("logits", "logits"), *(hints if self.stage_weight else ()))
+        return (Tap("logits", "logits"), *(map_taps(stages) if self.stage_weight else ()))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
@@ -190,10 +190,7 @@ def _answer_stage(method: MEAL, binding: Binding) -> Callable[[View, Batch], Sta
         def distance() -> Tensor:
             if of_logits and tap.noise_sd:
                 return centred_logits_loss(logits, released)
-            if of_logits:
-                target = torch.softmax(released / temperature, dim=1)
-            else:
-                target = shrink(released) if tap.noise_sd else released
+            target = torch.softmax(released / temperature, dim=1) if of_logits else shrink(released)
             return softened_distance(method.distance, logits, target, temperature)
 
         own = logits if of_logits else torch.softmax(logits / temperature, dim=1)

@@ -14,6 +14,8 @@ from ktan.methods.batch import Batch, View
 from ktan.taps import read_taps
 
 STUDENT = "student"
+DISCRIMINATOR = "discriminator"
+"""An opponent that tells teacher from student; a method may have others."""
 
 
 @dataclass(frozen=True)

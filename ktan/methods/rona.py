@@ -20,18 +20,15 @@ teacher's service, before the student sees them.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from ktan.denoising import Denoising
 from ktan.errors import UserError
-from ktan.losses import hint_loss
-from ktan.methods.adversarial_terms import ADVERSARIAL, DISCRIMINATOR, HintGame, mean
-from ktan.methods.batch import Batch, View
+from ktan.methods.adversarial_terms import GAME, HintGame
 from ktan.methods.binding import Binding
-from ktan.methods.hint_pairs import HINT, HintPairs
+from ktan.methods.hint_pairs import HINT, HintPairs, hint_term
 from ktan.methods.needs import Need, require
-from ktan.methods.objective import STUDENT, Objective, Stage, Term
-from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.methods.objective import DISCRIMINATOR, STUDENT, Objective, Stage
+from ktan.methods.teacher_taps import middle_tap, response_tap
+from ktan.methods.terms import RESPONSE, distillation_term, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
@@ -81,37 +78,26 @@ class RONA:
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
         """See `Method.teacher_taps`: the middle stage's map, as the paper's hint is."""
-        middle = stages.maps[len(stages.maps) // 2]
-        hint = Tap(f"hint={middle}:map", "hint", middle, whole_map=True)
-        return (response_tap(self.temperature), hint)
+        return (response_tap(self.temperature), middle_tap(stages))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
         require(self.needs, binding.taps, self.name)
         pairs = HintPairs(binding)
-
-        def hint(view: View, batch: Batch) -> Tensor:
-            return mean([hint_loss(p.student, p.teacher) for p in pairs(view, batch)])
-
         terms = [
             # Half the squared error: the half is in the weight.
-            Term("hint", STUDENT, self.hint_weight / 2, hint),
+            hint_term(self.hint_weight / 2, pairs),
             distillation_term(self.kd_weight, binding, self.denoise),
             local_term(self.local_weight),
         ]
         owned = {STUDENT: pairs.connectors}
-        game = None
+        measures = None
         if self.adversarial_weight:
             game = HintGame(pairs, self.discriminator_width, self.discriminator_rest)
             terms += game.terms(self.adversarial_weight)
-            owned = {DISCRIMINATOR: dict(game.judges), STUDENT: pairs.connectors}
-        return Objective(
-            terms,
-            owned,
-            paths=pairs.paths,
-            measures=game.measures if game else None,
-            stages=self.stages,
-        )
+            owned[DISCRIMINATOR] = game.judges
+            measures = game.measures
+        return Objective(terms, owned, paths=pairs.paths, measures=measures, stages=self.stages)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -120,7 +106,7 @@ class RONA:
         The learning rate's schedule begins anew after the hints, and covers all that follows. Other
         methods' terms join in wherever the student learns by labels or by distillation.
         """
-        played = (ADVERSARIAL, DISCRIMINATOR) if self.adversarial_weight else ()
+        played = GAME if self.adversarial_weight else ()
         by_labels = ("hint", "kd", *played)
         course = [
             Stage("hint", self.hint_epochs, ("hint", *played)),

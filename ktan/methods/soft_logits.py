@@ -13,7 +13,8 @@ from ktan.denoising import Denoising
 from ktan.methods.binding import Binding
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import Objective
-from ktan.methods.terms import RESPONSE, distillation_term, local_term, response_tap
+from ktan.methods.teacher_taps import response_tap
+from ktan.methods.terms import RESPONSE, distillation_term, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 

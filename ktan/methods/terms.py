@@ -8,7 +8,6 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding
 from ktan.methods.needs import Need
 from ktan.methods.objective import STUDENT, Term
-from ktan.taps import Tap
 
 RESPONSE = Need("response")
 
@@ -31,14 +30,6 @@ def distillation_term(weight: float, binding: Binding, denoising: Denoising) -> 
         released = batch.answers[tap.name]
         if tap.kind == "logits":
             return centred_logits_loss(view.answered_logits, released)
-        # Where nothing was perturbed there is nothing to shrink.
-        target = shrink(released) if tap.noise_sd else released
-        return expected_cross_entropy(view.answered_logits, target, tap.temperature)
+        return expected_cross_entropy(view.answered_logits, shrink(released), tap.temperature)
 
     return Term("kd", STUDENT, weight, kd)
-
-
-def response_tap(temperature: float) -> Tap:
-    """Probabilities at a temperature, for a local teacher."""
-    tap = Tap("", "probabilities", temperature=temperature)
-    return Tap(tap.text, "probabilities", temperature=temperature)
