@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from privacy.audit.mechanism.cases import Case
 from privacy.audit.mechanism.noise_checks import Check, check_noise
 from privacy.audit.mechanism.noise_reuse import repeated_noise
 from privacy.audit.mechanism.report import Audit, Judged
-from privacy.audit.mechanism.service import AuditFailed, Service, running
+from privacy.audit.mechanism.service import Asked, AuditFailed, Service, running
 from privacy.audit.mechanism.trials import Played, Stage, Trials
 
 FEWER: Final = 25
@@ -100,8 +100,8 @@ def audit(
         )
         stage = Stage((first, second), progress.advance)
         runs = list(_runs(stage, settings, progress))
-        progress.begin("samples asked again", 2 * 3 * _AGAIN)
-        again = list(_asked_again(stage))
+        progress.begin("samples asked again", 2 * (4 + len(stage.taps)) * _AGAIN)
+        again = [*_asked_again(stage), *_asked_apart(stage)]
     cases = list(_cases(runs, stage, settings))
     alpha = (1.0 - settings.confidence) / len(cases)
     return Audit(
@@ -182,13 +182,36 @@ def _asked_again(stage: Stage) -> Iterator[Check]:
         first = world.ask(asked)
         # In another order, under other requests, and twice in one of them.
         second = world.ask(np.concatenate([asked[::-1], asked]))
-        differ = sum(
-            int((values != np.concatenate([first.answers[name][::-1], first.answers[name]])).sum())
-            for name, values in second.answers.items()
-        )
-        return np.array([differ, second.charge, second.charged_samples])
+        before = {
+            name: np.concatenate([values[::-1], values]) for name, values in first.answers.items()
+        }
+        return np.array([_differ(before, second), second.charge, second.charged_samples])
 
     differ, charge, samples = np.add(*stage.both(twice))
     yield Check("answers that changed when asked again", float(differ), 0.0, "values")
     yield Check("charge for samples asked again", float(charge), 0.0, "units")
     yield Check("samples charged again", float(samples), 0.0, "samples")
+
+
+def _asked_apart(stage: Stage) -> Iterator[Check]:
+    """A tap asked alone costs what it costs, and is the stored answer whoever asks for it next."""
+    asked = stage.new_samples(Case.AXIS, _AGAIN)
+
+    def one_by_one(world: Service) -> npt.NDArray[np.int64]:
+        alone = [world.ask(asked, (tap.name,)) for tap in world.taps]
+        together = world.ask(asked)
+        before = {name: values for part in alone for name, values in part.answers.items()}
+        wrong = sum(
+            abs(part.charge - len(asked) * tap.charge)
+            for part, tap in zip(alone, world.taps, strict=True)
+        )
+        return np.array([_differ(before, together), wrong + together.charge])
+
+    differ, charge = np.add(*stage.both(one_by_one))
+    yield Check("answers that changed when asked tap by tap", float(differ), 0.0, "values")
+    yield Check("receipts of taps asked one by one", float(charge), 0.0, "units from published")
+
+
+def _differ(before: Mapping[str, npt.NDArray[np.float32]], after: Asked) -> int:
+    """How many values are not bit for bit what they were."""
+    return sum(int((values != before[name]).sum()) for name, values in after.answers.items())

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,19 +87,19 @@ class Service:
         """Units that one sample costs by what the service publishes."""
         return sum(tap.charge for tap in self.taps)
 
-    def ask(self, asked: Samples) -> Asked:
-        """Answers to samples [n, 16]. Raises AuditFailed as `ask_each` does."""
-        parts = [got for _, got in self.ask_each(asked)]
+    def ask(self, asked: Samples, taps: Sequence[str] = ()) -> Asked:
+        """Answers to samples [n, 16]; of these taps, or of all. Raises as `ask_each` does."""
+        parts = [got for _, got in self.ask_each(asked, taps)]
         return Asked(
             {
-                tap.name: np.concatenate([got.answers[tap.name] for got in parts])
-                for tap in self.taps
+                name: np.concatenate([got.answers[name] for got in parts])
+                for name in parts[0].answers
             },
             sum(got.charge for got in parts),
             sum(got.charged_samples for got in parts),
         )
 
-    def ask_each(self, asked: Samples) -> Iterator[tuple[Samples, Asked]]:
+    def ask_each(self, asked: Samples, taps: Sequence[str] = ()) -> Iterator[tuple[Samples, Asked]]:
         """Full requests, several of them under way at once; each with its answers, in order.
 
         Raises AuditFailed when the service refuses, or when an answer or a receipt does not fit.
@@ -107,17 +107,19 @@ class Service:
         under_way: deque[tuple[Samples, str, Any]] = deque()
         for start in range(0, len(asked), self.batch):
             if len(under_way) == _IN_FLIGHT:
-                yield self._finished(*under_way.popleft())
+                yield self._finished(*under_way.popleft(), taps)
             part, request_id = asked[start : start + self.batch], str(uuid.uuid4())
             request = teacher_pb2.QueryRequest(
-                request_id=request_id, samples=[to_message("samples", part)]
+                request_id=request_id, samples=[to_message("samples", part)], taps=taps
             )
             call = self._stub.Query.future(request, timeout=_CALL_SECONDS)
             under_way.append((part, request_id, call))
         while under_way:
-            yield self._finished(*under_way.popleft())
+            yield self._finished(*under_way.popleft(), taps)
 
-    def _finished(self, part: Samples, request_id: str, call: Any) -> tuple[Samples, Asked]:
+    def _finished(
+        self, part: Samples, request_id: str, call: Any, taps: Sequence[str]
+    ) -> tuple[Samples, Asked]:
         try:
             response = call.result()
         except grpc.RpcError as error:
@@ -125,8 +127,12 @@ class Service:
         try:
             answers = {tensor.name: from_message(tensor) for tensor in response.answers}
             rows = {
-                tap.name: answers[tap.name].reshape(len(part), tap.dimension) for tap in self.taps
+                tap.name: answers.pop(tap.name).reshape(len(part), tap.dimension)
+                for tap in self.taps
+                if not taps or tap.name in taps
             }
+            if answers:
+                raise ValueError(f"{', '.join(answers)} was not asked for")
             charge = self._checked(response.receipt, request_id).charge
         except (KeyError, ValueError) as error:
             raise AuditFailed(

@@ -55,6 +55,18 @@ RoundedGaussian.sample = draw
 """
 )
 
+ALONE = """
+from dataclasses import replace
+from teacher_server import answering
+right = answering._Selection.of
+def of(version, taps):
+    made = right(version, taps)
+    # A tap alone is kept under a key of its own, and so drawn anew when all are asked.
+    own = tuple(part + b"alone" for part in made.settings)
+    return replace(made, settings=own) if len(taps) == 1 else made
+answering._Selection.of = of
+"""
+
 
 def command(patch: str) -> str:
     """A --server-command that runs `patch`, then the rehearsal, in one process."""

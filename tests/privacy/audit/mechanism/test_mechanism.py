@@ -14,6 +14,7 @@ import pytest
 from teacher_server.certificates import issue_client, issue_server, make_authority
 from teacher_server.identity import Role
 from tests.privacy.audit.mechanism.patched_service import (
+    ALONE,
     REUSED,
     REVERSED,
     SCALED,
@@ -101,6 +102,16 @@ def test_noise_that_is_used_again_fails(patch, name, caught):
     assert "noise used again" in failed(found)
     (fault, *_) = (fault for fault in found["faults"] if "noise used again" in fault)
     caught[f"{name}, in a running service"] = f"privacy-audit mechanism: {fault}"
+
+
+def test_a_tap_that_is_drawn_twice_when_asked_alone_fails():
+    """Both draws are charged, as published: only who asks tap by tap finds that there are two."""
+    code, found, errors = audited(*SURE, "--trials", "100", "--others", "0", patch=ALONE)
+    assert code == 1, errors
+    assert failed(found) == [
+        "answers that changed when asked tap by tap",
+        "receipts of taps asked one by one",
+    ]
 
 
 def test_a_command_that_starts_no_service_is_a_mistake_and_no_verdict():
