@@ -2,7 +2,7 @@
 
 Everything before the noise is private and stays inside `release`; everything after it is
 post-processing. The release settings are public and fixed when the service starts; a client chooses
-samples and nothing else.
+samples, which of the published taps it wants of them, and nothing else.
 """
 
 import math
