@@ -101,6 +101,8 @@ METHOD_TRIALS: Final = {
         TRIALS["cifar10-folder"],
         teacher=["--taps", "probabilities", "--taps", "tsl=features.3:32x5x5",
                  "--network", "cnn-small"],
+        student=["--queries", "5000", "--network", "cnn-small", "--augment", "crop-flip",
+                 "--steps", "2000"],
         also=_RONA,
     ),
     # k by `privacy-audit plan --simulate` on CIFAR-10's test part; 250 records a teacher.
