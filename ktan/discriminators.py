@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ktan.errors import UserError
+
 
 def discriminator(shape: tuple[int, ...], width: int = 64) -> nn.Module:
     """A judge of hints of `shape` [m] or [c, h, w]; scores [n] or, for a map, [n, h'·w'].
@@ -10,8 +12,10 @@ def discriminator(shape: tuple[int, ...], width: int = 64) -> nn.Module:
     A vector's judge is an MLP, a map's is a convolutional one that scores overlapping patches, so
     that it learns the map's spatial correlation (KTAN). No batch norm: it would tell teacher from
     student by the batch's statistics. Spectral normalisation (Miyato et al. 2018) bounds the
-    gradient that the student gets from a D that wins.
+    gradient that the student gets from a D that wins. Raises UserError for a width below 1.
     """
+    if width < 1:
+        raise UserError(f"discriminator_width is {width}; it must be at least 1")
     if len(shape) == 1:
         return nn.Sequential(
             spectral_norm(nn.Linear(shape[0], width)),

@@ -13,11 +13,7 @@ from ktan.methods.objective import Stage
 class Place:
     """Where a step stands."""
 
-    number: int
-    """Of the stage, from 0."""
     stage: Stage
-    begins: bool
-    """Whether it is the stage's first step."""
     schedule_step: int
     """Step of the learning rate's schedule, from 0."""
     schedule_steps: int
@@ -55,13 +51,7 @@ class StagePlan:
         """Of step number `step`, from 0."""
         number = bisect_right(self._starts, step) - 1
         first, end = self._schedules[number]
-        return Place(
-            number,
-            self._stages[number],
-            step == self._starts[number],
-            step - first,
-            end - first,
-        )
+        return Place(self._stages[number], step - first, end - first)
 
     def asked(self, step: int) -> int:
         """How many further portions of queries were asked before this step is run."""

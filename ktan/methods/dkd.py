@@ -51,6 +51,8 @@ class DecoupledKD:
     """Shrinkage of noisy probabilities before they are imitated: simplex or posterior."""
 
     def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UserError(f"temperature is {self.temperature:g}; it must be above 0")
         if self.denoise == "none":
             raise UserError(
                 "dkd divides by the probability of the other classes, which noise may make "

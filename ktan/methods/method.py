@@ -25,7 +25,8 @@ class Method(Protocol):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it cannot do without; empty for a method that asks no teacher."""
+        """What it cannot do without, or (`optional`) uses where it is there; empty for a method
+        that asks no teacher."""
         ...
 
     def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:

@@ -177,10 +177,10 @@ class Objective(nn.Module):
                 parameter.requires_grad_(True)
 
     def forward(self, student: nn.Module, batch: Batch, stage: Stage | None = None) -> Tensor:
-        """The student's whole loss on a batch."""
+        """The student's whole loss on a batch, bounded terms bounded."""
         with self.turn_of(STUDENT):
-            terms = self.losses(STUDENT, self.observe(student, batch), batch, stage)
-        return torch.stack(list(terms.values())).sum()
+            losses = self.losses(STUDENT, self.observe(student, batch), batch, stage)
+            return self.total(losses, [*student.parameters(), *self.learnables(STUDENT)])
 
 
 def _bounded(loss: Tensor, by: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:

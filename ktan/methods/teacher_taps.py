@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ktan.errors import UserError
 from ktan.networks import NetworkStages
 from ktan.tap_kinds import TapKind
 from ktan.taps import Tap
@@ -13,7 +14,9 @@ def local_tap(kind: TapKind, path: str, second: str | None = None) -> Tap:
 
 
 def response_tap(temperature: float) -> Tap:
-    """Probabilities at a temperature."""
+    """Probabilities at a temperature. Raises UserError for one that is not above 0."""
+    if temperature <= 0:
+        raise UserError(f"temperature is {temperature:g}; it must be above 0")
     return _named(Tap("", "probabilities", temperature=temperature))
 
 

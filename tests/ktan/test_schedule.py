@@ -7,43 +7,41 @@ from ktan.methods import Stage
 from ktan.schedule import StagePlan, in_rounds
 
 
-def places(plan: StagePlan, steps: int) -> list[tuple[str, bool, int, int]]:
+def places(plan: StagePlan, steps: int) -> list[tuple[str, int, int]]:
     found = [plan.at(step) for step in range(steps)]
-    return [(p.stage.name, p.begins, p.schedule_step, p.schedule_steps) for p in found]
+    return [(p.stage.name, p.schedule_step, p.schedule_steps) for p in found]
 
 
 def test_one_stage_is_the_whole_run() -> None:
     assert places(StagePlan([Stage("training")], 3), 3) == [
-        ("training", True, 0, 3),
-        ("training", False, 1, 3),
-        ("training", False, 2, 3),
+        ("training", 0, 3),
+        ("training", 1, 3),
+        ("training", 2, 3),
     ]
 
 
 def test_shares_are_relative_and_each_stage_has_its_own_schedule() -> None:
     plan = StagePlan([Stage("first", 1), Stage("then", 3)], 8)
     assert places(plan, 8) == [
-        ("first", True, 0, 2),
-        ("first", False, 1, 2),
-        ("then", True, 0, 6),
-        *[("then", False, step, 6) for step in range(1, 6)],
+        *[("first", step, 2) for step in range(2)],
+        *[("then", step, 6) for step in range(6)],
     ]
 
 
 def test_stages_that_do_not_restart_share_the_schedule_of_the_one_before() -> None:
     stages = [Stage("a"), Stage("b"), Stage("c", restarts=False), Stage("d", restarts=False)]
     found = places(StagePlan(stages, 8), 8)
-    assert [(step, steps) for _, _, step, steps in found] == [
-        (0, 2), (1, 2), (0, 6), (1, 6), (2, 6), (3, 6), (4, 6), (5, 6)
+    assert found == [
+        ("a", 0, 2), ("a", 1, 2),
+        ("b", 0, 6), ("b", 1, 6), ("c", 2, 6), ("c", 3, 6), ("d", 4, 6), ("d", 5, 6),
     ]  # fmt: skip
-    assert [begins for _, begins, _, _ in found] == [True, False] * 4
 
 
 def test_every_step_belongs_to_one_stage_whatever_the_rounding() -> None:
     stages = [Stage(str(number), share) for number, share in enumerate((0.31, 0.7, 1.3, 0.11))]
     for steps in range(30, 60):
         plan = StagePlan(stages, steps)
-        found = [plan.at(step).number for step in range(steps)]
+        found = [int(plan.at(step).stage.name) for step in range(steps)]
         assert found == sorted(found)
         assert set(found) == {0, 1, 2, 3}
 

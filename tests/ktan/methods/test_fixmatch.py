@@ -116,17 +116,17 @@ def test_it_combines_and_local_is_counted_once() -> None:
 
 
 def test_few_labels_and_many_samples_teach_more_than_few_labels() -> None:
-    """20 labels, 1,000 samples without: 53 against 78 % where this was written."""
+    """20 labels, 1,000 samples without: 51 against 71 % where this was written."""
     mild = Distortion(rotation=0.1, scale=0.1, shear=0.1, noise=0.05, stroke=0.5, contrast=0.2)
-    samples, labels = render(1_550, distortion=mild)
+    samples, labels = render(1_350, distortion=mild)
     normalise = Normalisation.neutral(samples)
     options = TrainerOptions(
-        steps=400, labelled_batch=20, unlabelled_batch=50, learning_rate=5e-3, augment="shift",
+        steps=160, labelled_batch=20, unlabelled_batch=50, learning_rate=5e-3, augment="shift",
         precision="float32", device="cpu",
     )  # fmt: skip
 
     def taught(method: Method, unlabelled: Tensor | None) -> float:
-        torch.manual_seed(0)
+        torch.manual_seed(1)
         student = build(NetworkSpec("cnn-small", (1, 28, 28), 10))
         objective = method.build(Binding(student, (1, 28, 28), 10))
         data = TrainingData(samples[:20], labels[:20], unlabelled=unlabelled)

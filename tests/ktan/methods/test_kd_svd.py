@@ -56,8 +56,15 @@ def test_the_gradient_is_clipped_to_the_norm_of_the_tasks() -> None:
     sizes = [torch.cat([g.flatten() for g in part]).norm() for part in (task, relations)]
     assert sizes[1] > sizes[0]
     found.objective.backward(losses, parameters)
-    for parameter, one, other in zip(parameters, task, relations, strict=True):
-        torch.testing.assert_close(parameter.grad, one + other * sizes[0] / sizes[1])
+    clipped = [
+        one + other * sizes[0] / sizes[1] for one, other in zip(task, relations, strict=True)
+    ]
+    for parameter, expected in zip(parameters, clipped, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
+    found.student.zero_grad()
+    found.objective(found.student, found.batch).backward()
+    for parameter, expected in zip(parameters, clipped, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
 
 
 def test_without_clipping_the_gradient_is_the_sum() -> None:

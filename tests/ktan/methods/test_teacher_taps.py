@@ -2,6 +2,7 @@
 
 import pytest
 
+from ktan.errors import UserError
 from ktan.methods import METHODS
 from ktan.methods.teacher_taps import local_tap, map_taps, middle_tap, response_tap
 from ktan.networks import NetworkSpec, NetworkStages, stages_of
@@ -27,6 +28,14 @@ def test_a_tap_is_called_what_the_command_line_calls_it() -> None:
         assert (parsed.kind, parsed.paths, parsed.temperature, parsed.whole_map) == (
             tap.kind, tap.paths, tap.temperature, tap.whole_map
         )  # fmt: skip
+
+
+def test_a_temperature_is_above_0() -> None:
+    for mistake in (0.0, -1.0):
+        with pytest.raises(UserError, match="it must be above 0"):
+            response_tap(mistake)
+        with pytest.raises(UserError, match="it must be above 0"):
+            METHODS["dkd"](temperature=mistake)  # type: ignore[call-arg]
 
 
 def test_the_middle_one_is_a_map_or_where_there_is_none_the_vector_before_the_classifier() -> None:
