@@ -13,6 +13,8 @@ from ktan.methods.objective import Stage
 class Place:
     """Where a step stands."""
 
+    number: int
+    """Of the stage, from 0."""
     stage: Stage
     schedule_step: int
     """Step of the learning rate's schedule, from 0."""
@@ -51,7 +53,7 @@ class StagePlan:
         """Of step number `step`, from 0."""
         number = bisect_right(self._starts, step) - 1
         first, end = self._schedules[number]
-        return Place(self._stages[number], step - first, end - first)
+        return Place(number, self._stages[number], step - first, end - first)
 
     def asked(self, step: int) -> int:
         """How many further portions of queries were asked before this step is run."""
