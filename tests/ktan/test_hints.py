@@ -3,6 +3,7 @@ import torch
 
 from ktan.connectors import Connector
 from ktan.discriminators import discriminator
+from ktan.errors import UserError
 from ktan.hints import HintScale
 from ktan.teacher import AnswerTap
 
@@ -40,11 +41,13 @@ def test_connector_reaches_the_hints_shape_and_learns(
     assert all(parameter.grad is not None for parameter in connector.parameters())
 
 
-def test_connector_and_discriminator_refuse_shapes_they_cannot_join() -> None:
-    with pytest.raises(ValueError, match=r"\(5,\) to a hint of \(4, 2, 2\)"):
+def test_connector_and_discriminator_refuse_what_they_cannot_join() -> None:
+    with pytest.raises(UserError, match=r"a student's feature of shape \[5\] to a hint of \[4, 2"):
         Connector((5,), (4, 2, 2))
     with pytest.raises(ValueError, match="no discriminator"):
-        discriminator((2, 3))
+        discriminator((2, 2))
+    with pytest.raises(UserError, match="discriminator_width is 0; it must be at least 1"):
+        discriminator((8,), width=0)
 
 
 @pytest.mark.parametrize(("shape", "scores"), [((8,), (5,)), ((3, 6, 6), (5, 9))])
