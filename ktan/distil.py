@@ -24,9 +24,10 @@ from ktan.methods.needs import require, serving
 from ktan.networks import NetworkStages, stages_within
 from ktan.networks.foreign import without_inplace
 from ktan.pairing import pair_taps
-from ktan.taps import Tap, tap_shapes
+from ktan.taps import Tap
 from ktan.teacher import AnswerTap, Teacher
 from ktan.teachers.live import LiveTeacher
+from ktan.teachers.tsl import shape_in
 
 __all__ = ["Distiller", "distil"]
 
@@ -123,13 +124,12 @@ def _live(
 def _fitted(
     taps: Sequence[Tap], student: nn.Module, stages: NetworkStages, shape: tuple[int, ...]
 ) -> list[Tap]:
-    """A teacher-to-student layer without a shape in that of the student's last map."""
-    if all(tap.kind != "tsl" or tap.shape for tap in taps):
-        return list(taps)
-    path = stages.maps[-1] if stages.maps else stages.pooled
-    wanted = tap_shapes(student, shape, [path])[path]
+    """A teacher-to-student layer without a shape in the student's."""
     return [
-        replace(tap, shape=wanted) if tap.kind == "tsl" and not tap.shape else tap for tap in taps
+        replace(tap, shape=shape_in(student, shape, stages))
+        if tap.kind == "tsl" and not tap.shape
+        else tap
+        for tap in taps
     ]
 
 

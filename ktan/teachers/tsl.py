@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ktan.derivation import resized
 from ktan.errors import UserError
-from ktan.networks import NetworkSpec, build, stages_of
+from ktan.networks import NetworkSpec, NetworkStages, build, stages_of
 from ktan.taps import Tap, tap_shapes
 
 _PREFIX = "tsl:"
@@ -92,9 +92,15 @@ def layers_only(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def student_shape(student: NetworkSpec) -> tuple[int, ...]:
-    """Of the student's last map, or of the vector before its classifier where it has no maps."""
-    stages = stages_of(student)
-    path = stages.maps[-1] if stages.maps else stages.pooled
+    """`shape_in` of a network of this kind; nothing is computed."""
     with torch.device("meta"):
         network = build(student)
-    return tap_shapes(network, student.input_shape, [path])[path]
+    return shape_in(network, student.input_shape, stages_of(student))
+
+
+def shape_in(
+    student: nn.Module, input_shape: tuple[int, ...], stages: NetworkStages
+) -> tuple[int, ...]:
+    """Of the student's last map, or of the vector before its classifier where it has no maps."""
+    path = stages.maps[-1] if stages.maps else stages.pooled
+    return tap_shapes(student, input_shape, [path])[path]
