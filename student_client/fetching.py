@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,31 +27,12 @@ from student_client.description import TeacherDescription
 from student_client.errors import RequestRefused
 from student_client.patience import patiently
 from student_client.pin import open_store
+from student_client.progress import Progress, Silent
 from student_client.remote import RemoteTeacher
 from student_client.verification import Verifier
 
 Samples = npt.NDArray[np.generic]
 """uint8 or float32 [n, *input shape]."""
-
-
-class Progress(Protocol):
-    """What a screen is told while answers come in."""
-
-    def advance(self, samples: int, epsilon_spent: float) -> None:
-        """`samples` more are stored; the service has now spent `epsilon_spent` in all."""
-
-    def wait(self, reason: str, seconds: float) -> None:
-        """The service is out of reach; it is asked again after `seconds`."""
-
-
-class Silent:
-    """No screen."""
-
-    def advance(self, samples: int, epsilon_spent: float) -> None:
-        pass
-
-    def wait(self, reason: str, seconds: float) -> None:
-        pass
 
 
 class Pool:
@@ -148,14 +128,15 @@ def fetch(
     """Brings these taps (all when None) of `wanted` (digests, uint8 [n, 32]) into `store`.
 
     What is there already is not asked again, tap by tap. Requests begun by an earlier run are
-    finished first, under their own ids. Raises BudgetRefused or another TeacherError when the
+    finished first, under their own ids; one that the service refuses is forgotten, and said so to
+    `progress`. Raises BudgetRefused or another TeacherError when the
     service refuses, TeacherUnavailable after `patience` seconds without a service, UserError for a
     begun request whose samples are not in `pool`. What came before any of these is stored, also at
     ctrl-C.
     """
     courier = _Courier(teacher, description, store, verifier, pool, progress or Silent(), sleep)
     for request in store.pending():
-        courier.send(request)
+        courier.resume(request)
     asked = description.tap_names if taps is None else taps
     for names, missing in lacking(store, wanted, asked).items():
         size = batch_size(description, batch, names)
@@ -176,6 +157,16 @@ class _Courier:
     progress: Progress
     sleep: Callable[[float], None]
     fetched: Fetched = Fetched()
+
+    def resume(self, request: PendingRequest) -> None:
+        """Sends what an earlier run began, which may be more than is wanted now, or affordable."""
+        try:
+            self.send(request)
+        except RequestRefused as error:
+            self.progress.forget(
+                f"an earlier run began to ask about {len(request.digests):,} samples; this was "
+                f"refused, and is forgotten: {error}"
+            )
 
     def send(self, request: PendingRequest) -> None:
         samples = self.pool.rows(request.digests)

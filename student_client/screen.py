@@ -63,7 +63,7 @@ class Screen:
 
 
 class FetchingBar:
-    """The screen as `fetching.Progress`."""
+    """The screen as `progress.Progress`."""
 
     def __init__(self, bar: tqdm[Any], screen: Screen):
         self._bar = bar
@@ -76,3 +76,7 @@ class FetchingBar:
     def wait(self, reason: str, seconds: float) -> None:
         with self._bar.external_write_mode():
             self._screen.waiting(reason, seconds)
+
+    def forget(self, reason: str) -> None:
+        with self._bar.external_write_mode():
+            self._screen.say(f"  {reason}")
