@@ -61,7 +61,7 @@ TRIALS: Final = {
         serve=[],
         student=["--queries", "8900", "--augment", "affine", "--steps", "3000"],
     ),
-    # Twenty teachers at ε = 8 drown here (noisy answers right in 16 %); DP-SGD does not, and 200 do not.
+    # Twenty teachers at ε = 8 drown here (noisy answers right in 16 %); DP-SGD and 200 do not.
     "cifar10-folder": Setting(
         mode="dp-sgd",
         data=["--dataset", "imagefolder:cifar10", "--path-ids", "--by", "official",
