@@ -31,7 +31,8 @@ class TrainerOptions:
     weight_decay: float = 0.0
     """Decoupled weight decay of the student."""
     augment: AugmentName = "none"
-    """Random views of every sample: none, shift, crop-flip or affine."""
+    """Random views of every sample: none, shift, crop-flip, affine, or strong (affine, recoloured,
+    a square cut out)."""
     precision: Precision = "auto"
     """auto (bf16 where the hardware has it), float32 or bf16."""
     device: str = "auto"

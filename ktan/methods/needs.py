@@ -41,7 +41,7 @@ class Need:
             "signs": "signs (--taps signs=PATH)",
             "products": "products (--taps products=PATH,PATH)",
         }[self.kind]
-        counted = what if self.least == 1 else f"{self.least} times {what}"
+        counted = {1: what, 2: f"two {what}"}.get(self.least, f"{self.least} {what}")
         return f"{counted}, if there is any" if self.optional else counted
 
 

@@ -1,4 +1,4 @@
-"""The table as text: for a terminal of 100 columns, and as Markdown."""
+"""The table as text, for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from student_client.comparison.table import Facts, Row, Spread, TeacherFacts
-from student_client.describe import table
+from student_client.describe import WIDTH, table
 
-WIDTH: Final = 100
+TABLE_WIDTH: Final = 100
+"""Columns of the table, at most: names of combinations are long. All else keeps to `WIDTH`."""
 _LONGEST_METHOD: Final = 30
 _DASH: Final = "–"
 

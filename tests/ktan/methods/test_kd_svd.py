@@ -90,7 +90,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         name: AnswerTap(name, "hint", (4, 8, 8), noise_sd=noise)
         for name, noise in (("hint", 0.0), ("hint.two", 0.1))
     }
-    with pytest.raises(UserError, match="2 times whole maps without noise"):
+    with pytest.raises(UserError, match="two whole maps without noise"):
         bind(SingularVectors(), student, SHAPE, noisy, dict.fromkeys(noisy, LAYERS[0]), {})
     with pytest.raises(UserError, match="set clip=false"):
         scene(SingularVectors(local_weight=0.0))

@@ -64,7 +64,7 @@ def test_fewer_than_needed_are_none() -> None:
     two = Need("maps", least=2)
     assert taps_for(two, named(MAP, NOISY_MAP)) == []
     assert missing([two], named(MAP)) == [two.text]
-    assert two.text.startswith("2 times whole maps without noise")
+    assert two.text.startswith("two whole maps without noise")
     assert taps_for(two, named(MAP, NEXT_MAP)) == [MAP, NEXT_MAP]
 
 

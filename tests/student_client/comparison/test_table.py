@@ -8,7 +8,8 @@ import pytest
 from student_client.comparison.files import CSV, JSON, MARKDOWN, PICTURE, write_table
 from student_client.comparison.picture import draw_table
 from student_client.comparison.table import Spread, table_of
-from student_client.comparison.text import WIDTH, screen_text
+from student_client.comparison.text import TABLE_WIDTH, screen_text
+from student_client.describe import WIDTH
 
 
 @pytest.fixture
@@ -66,11 +67,12 @@ def test_students_that_diverged_are_counted_apart(outcomes, outcome, facts):
     assert "kd-svd (local)" not in [label.get_text() for label in left.get_yticklabels()]
 
 
-def test_the_screen_shows_it_within_100_columns(outcomes, outcome, facts):
+def test_the_table_fits_100_columns_and_its_legend_80(outcomes, outcome, facts):
     long = outcome("attention-transfer+byot+soft-logits", "remote", 0, 0.7)
     text = screen_text(table_of([*outcomes, long]), facts)
     table, legend = text.split("\n\n")
-    assert all(len(line) <= WIDTH for line in text.splitlines())
+    assert all(len(line) <= TABLE_WIDTH for line in table.splitlines())
+    assert all(len(line) <= WIDTH for line in legend.splitlines())
     lines = {tuple(line.split()[:2]): line for line in table.splitlines()}
     assert "84.00 ± 2.65" in lines["ktan", "local"]
     assert "+2.00 ± 1.00" in lines["ktan", "local"]
