@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/teacher.proto\x12\x0fktan.teacher.v1\"]\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.ktan.teacher.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"X\n\x07Promise\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\x11\n\tadjacency\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\t\"9\n\rNormalisation\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\x1a\n\x12standard_deviation\x18\x02 \x03(\x01\"\xab\x01\n\x0eTapDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.ktan.teacher.v1.TapKind\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12 \n\x18noise_standard_deviation\x18\x05 \x01(\x01\x12\x0e\n\x06\x63harge\x18\x06 \x01(\x03\x12\x13\n\x0btemperature\x18\x07 \x01(\x01\"9\n\x0bMethodOffer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04taps\x18\x02 \x03(\t\x12\x0e\n\x06\x63harge\x18\x03 \x01(\x03\"\x11\n\x0f\x44\x65scribeRequest\"\xaf\x04\n\x10\x44\x65scribeResponse\x12\x17\n\x0fteacher_version\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x10\n\x08teachers\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\t\x12\x12\n\ninput_name\x18\x06 \x01(\t\x12.\n\x0binput_dtype\x18\x07 \x01(\x0e\x32\x19.ktan.teacher.v1.DataType\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x35\n\rnormalisation\x18\t \x01(\x0b\x32\x1e.ktan.teacher.v1.Normalisation\x12-\n\x04taps\x18\n \x03(\x0b\x32\x1f.ktan.teacher.v1.TapDescription\x12)\n\x07promise\x18\x0b \x01(\x0b\x32\x18.ktan.teacher.v1.Promise\x12\'\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x17.ktan.teacher.v1.Budget\x12\x1f\n\x17max_samples_per_request\x18\r \x01(\x03\x12\x19\n\x11ledger_public_key\x18\x0e \x01(\x0c\x12\x11\n\tledger_id\x18\x0f \x01(\t\x12/\n\x0bledger_keys\x18\x10 \x03(\x0b\x32\x1a.ktan.teacher.v1.LedgerKey\x12-\n\x07methods\x18\x11 \x03(\x0b\x32\x1c.ktan.teacher.v1.MethodOffer\"C\n\tLedgerKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05\x65ntry\x18\x02 \x01(\x03\x12\x13\n\x0b\x65ndorsement\x18\x03 \x01(\x0c\"\xb7\x01\n\x06\x42udget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\x03\x12\r\n\x05spent\x18\x02 \x01(\x03\x12\x0c\n\x04left\x18\x03 \x01(\x03\x12\x12\n\nclient_cap\x18\x04 \x01(\x03\x12\x14\n\x0c\x63lient_spent\x18\x05 \x01(\x03\x12\x13\n\x0b\x63lient_left\x18\x06 \x01(\x03\x12\x15\n\repsilon_spent\x18\x07 \x01(\x01\x12\x16\n\x0e\x65psilon_budget\x18\x08 \x01(\x01\x12\x12\n\ndraws_left\x18\t \x01(\x03\"Z\n\x0cQueryRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x07samples\x18\x02 \x03(\x0b\x32\x17.ktan.teacher.v1.Tensor\x12\x0c\n\x04taps\x18\x03 \x03(\t\"c\n\rQueryResponse\x12(\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.ktan.teacher.v1.Tensor\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x12\x17\n\x0f\x63harged_samples\x18\x03 \x01(\x03\"\x12\n\x10GetBudgetRequest\"g\n\x11GetBudgetResponse\x12\'\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x17.ktan.teacher.v1.Budget\x12)\n\x07promise\x18\x02 \x01(\x0b\x32\x18.ktan.teacher.v1.Promise\"#\n\x12ListEntriesRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\"$\n\x13ListEntriesResponse\x12\r\n\x05lines\x18\x01 \x03(\x0c*f\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03*\xbc\x01\n\x07TapKind\x12\x18\n\x14TAP_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTAP_KIND_LOGITS\x10\x01\x12\x1a\n\x16TAP_KIND_PROBABILITIES\x10\x02\x12\x11\n\rTAP_KIND_HINT\x10\x03\x12\x10\n\x0cTAP_KIND_TSL\x10\x04\x12\x16\n\x12TAP_KIND_ATTENTION\x10\x05\x12\x12\n\x0eTAP_KIND_SIGNS\x10\x06\x12\x15\n\x11TAP_KIND_PRODUCTS\x10\x07\x32\xfd\x01\n\x0eTeacherService\x12O\n\x08\x44\x65scribe\x12 .ktan.teacher.v1.DescribeRequest\x1a!.ktan.teacher.v1.DescribeResponse\x12\x46\n\x05Query\x12\x1d.ktan.teacher.v1.QueryRequest\x1a\x1e.ktan.teacher.v1.QueryResponse\x12R\n\tGetBudget\x12!.ktan.teacher.v1.GetBudgetRequest\x1a\".ktan.teacher.v1.GetBudgetResponse2j\n\x0c\x41uditService\x12Z\n\x0bListEntries\x12#.ktan.teacher.v1.ListEntriesRequest\x1a$.ktan.teacher.v1.ListEntriesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/teacher.proto\x12\x0fktan.teacher.v1\"]\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.ktan.teacher.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"X\n\x07Promise\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\x11\n\tadjacency\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\t\"9\n\rNormalisation\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\x1a\n\x12standard_deviation\x18\x02 \x03(\x01\"\xab\x01\n\x0eTapDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.ktan.teacher.v1.TapKind\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12 \n\x18noise_standard_deviation\x18\x05 \x01(\x01\x12\x0e\n\x06\x63harge\x18\x06 \x01(\x03\x12\x13\n\x0btemperature\x18\x07 \x01(\x01\"9\n\x0bMethodOffer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04taps\x18\x02 \x03(\t\x12\x0e\n\x06\x63harge\x18\x03 \x01(\x03\"\x11\n\x0f\x44\x65scribeRequest\"\xc5\x04\n\x10\x44\x65scribeResponse\x12\x17\n\x0fteacher_version\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x10\n\x08teachers\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\t\x12\x12\n\ninput_name\x18\x06 \x01(\t\x12.\n\x0binput_dtype\x18\x07 \x01(\x0e\x32\x19.ktan.teacher.v1.DataType\x12\x13\n\x0binput_shape\x18\x08 \x03(\x03\x12\x35\n\rnormalisation\x18\t \x01(\x0b\x32\x1e.ktan.teacher.v1.Normalisation\x12-\n\x04taps\x18\n \x03(\x0b\x32\x1f.ktan.teacher.v1.TapDescription\x12)\n\x07promise\x18\x0b \x01(\x0b\x32\x18.ktan.teacher.v1.Promise\x12\'\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x17.ktan.teacher.v1.Budget\x12\x1f\n\x17max_samples_per_request\x18\r \x01(\x03\x12\x19\n\x11ledger_public_key\x18\x0e \x01(\x0c\x12\x11\n\tledger_id\x18\x0f \x01(\t\x12/\n\x0bledger_keys\x18\x10 \x03(\x0b\x32\x1a.ktan.teacher.v1.LedgerKey\x12-\n\x07methods\x18\x11 \x03(\x0b\x32\x1c.ktan.teacher.v1.MethodOffer\x12\x14\n\x0ctaps_by_name\x18\x12 \x01(\x08\"C\n\tLedgerKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05\x65ntry\x18\x02 \x01(\x03\x12\x13\n\x0b\x65ndorsement\x18\x03 \x01(\x0c\"\xb7\x01\n\x06\x42udget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\x03\x12\r\n\x05spent\x18\x02 \x01(\x03\x12\x0c\n\x04left\x18\x03 \x01(\x03\x12\x12\n\nclient_cap\x18\x04 \x01(\x03\x12\x14\n\x0c\x63lient_spent\x18\x05 \x01(\x03\x12\x13\n\x0b\x63lient_left\x18\x06 \x01(\x03\x12\x15\n\repsilon_spent\x18\x07 \x01(\x01\x12\x16\n\x0e\x65psilon_budget\x18\x08 \x01(\x01\x12\x12\n\ndraws_left\x18\t \x01(\x03\"Z\n\x0cQueryRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x07samples\x18\x02 \x03(\x0b\x32\x17.ktan.teacher.v1.Tensor\x12\x0c\n\x04taps\x18\x03 \x03(\t\"c\n\rQueryResponse\x12(\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.ktan.teacher.v1.Tensor\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x12\x17\n\x0f\x63harged_samples\x18\x03 \x01(\x03\"\x12\n\x10GetBudgetRequest\"g\n\x11GetBudgetResponse\x12\'\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x17.ktan.teacher.v1.Budget\x12)\n\x07promise\x18\x02 \x01(\x0b\x32\x18.ktan.teacher.v1.Promise\"#\n\x12ListEntriesRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\"$\n\x13ListEntriesResponse\x12\r\n\x05lines\x18\x01 \x03(\x0c*f\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03*\xbc\x01\n\x07TapKind\x12\x18\n\x14TAP_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTAP_KIND_LOGITS\x10\x01\x12\x1a\n\x16TAP_KIND_PROBABILITIES\x10\x02\x12\x11\n\rTAP_KIND_HINT\x10\x03\x12\x10\n\x0cTAP_KIND_TSL\x10\x04\x12\x16\n\x12TAP_KIND_ATTENTION\x10\x05\x12\x12\n\x0eTAP_KIND_SIGNS\x10\x06\x12\x15\n\x11TAP_KIND_PRODUCTS\x10\x07\x32\xfd\x01\n\x0eTeacherService\x12O\n\x08\x44\x65scribe\x12 .ktan.teacher.v1.DescribeRequest\x1a!.ktan.teacher.v1.DescribeResponse\x12\x46\n\x05Query\x12\x1d.ktan.teacher.v1.QueryRequest\x1a\x1e.ktan.teacher.v1.QueryResponse\x12R\n\tGetBudget\x12!.ktan.teacher.v1.GetBudgetRequest\x1a\".ktan.teacher.v1.GetBudgetResponse2j\n\x0c\x41uditService\x12Z\n\x0bListEntries\x12#.ktan.teacher.v1.ListEntriesRequest\x1a$.ktan.teacher.v1.ListEntriesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.teacher_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1747
-  _globals['_DATATYPE']._serialized_end=1849
-  _globals['_TAPKIND']._serialized_start=1852
-  _globals['_TAPKIND']._serialized_end=2040
+  _globals['_DATATYPE']._serialized_start=1769
+  _globals['_DATATYPE']._serialized_end=1871
+  _globals['_TAPKIND']._serialized_start=1874
+  _globals['_TAPKIND']._serialized_end=2062
   _globals['_TENSOR']._serialized_start=41
   _globals['_TENSOR']._serialized_end=134
   _globals['_PROMISE']._serialized_start=136
@@ -48,25 +48,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_start=518
   _globals['_DESCRIBEREQUEST']._serialized_end=535
   _globals['_DESCRIBERESPONSE']._serialized_start=538
-  _globals['_DESCRIBERESPONSE']._serialized_end=1097
-  _globals['_LEDGERKEY']._serialized_start=1099
-  _globals['_LEDGERKEY']._serialized_end=1166
-  _globals['_BUDGET']._serialized_start=1169
-  _globals['_BUDGET']._serialized_end=1352
-  _globals['_QUERYREQUEST']._serialized_start=1354
-  _globals['_QUERYREQUEST']._serialized_end=1444
-  _globals['_QUERYRESPONSE']._serialized_start=1446
-  _globals['_QUERYRESPONSE']._serialized_end=1545
-  _globals['_GETBUDGETREQUEST']._serialized_start=1547
-  _globals['_GETBUDGETREQUEST']._serialized_end=1565
-  _globals['_GETBUDGETRESPONSE']._serialized_start=1567
-  _globals['_GETBUDGETRESPONSE']._serialized_end=1670
-  _globals['_LISTENTRIESREQUEST']._serialized_start=1672
-  _globals['_LISTENTRIESREQUEST']._serialized_end=1707
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=1709
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=1745
-  _globals['_TEACHERSERVICE']._serialized_start=2043
-  _globals['_TEACHERSERVICE']._serialized_end=2296
-  _globals['_AUDITSERVICE']._serialized_start=2298
-  _globals['_AUDITSERVICE']._serialized_end=2404
+  _globals['_DESCRIBERESPONSE']._serialized_end=1119
+  _globals['_LEDGERKEY']._serialized_start=1121
+  _globals['_LEDGERKEY']._serialized_end=1188
+  _globals['_BUDGET']._serialized_start=1191
+  _globals['_BUDGET']._serialized_end=1374
+  _globals['_QUERYREQUEST']._serialized_start=1376
+  _globals['_QUERYREQUEST']._serialized_end=1466
+  _globals['_QUERYRESPONSE']._serialized_start=1468
+  _globals['_QUERYRESPONSE']._serialized_end=1567
+  _globals['_GETBUDGETREQUEST']._serialized_start=1569
+  _globals['_GETBUDGETREQUEST']._serialized_end=1587
+  _globals['_GETBUDGETRESPONSE']._serialized_start=1589
+  _globals['_GETBUDGETRESPONSE']._serialized_end=1692
+  _globals['_LISTENTRIESREQUEST']._serialized_start=1694
+  _globals['_LISTENTRIESREQUEST']._serialized_end=1729
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=1731
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1767
+  _globals['_TEACHERSERVICE']._serialized_start=2065
+  _globals['_TEACHERSERVICE']._serialized_end=2318
+  _globals['_AUDITSERVICE']._serialized_start=2320
+  _globals['_AUDITSERVICE']._serialized_end=2426
 # @@protoc_insertion_point(module_scope)

@@ -104,7 +104,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("teacher_version", "mode", "teachers", "dataset", "classes", "input_name", "input_dtype", "input_shape", "normalisation", "taps", "promise", "budget", "max_samples_per_request", "ledger_public_key", "ledger_id", "ledger_keys", "methods")
+    __slots__ = ("teacher_version", "mode", "teachers", "dataset", "classes", "input_name", "input_dtype", "input_shape", "normalisation", "taps", "promise", "budget", "max_samples_per_request", "ledger_public_key", "ledger_id", "ledger_keys", "methods", "taps_by_name")
     TEACHER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TEACHERS_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +122,7 @@ class DescribeResponse(_message.Message):
     LEDGER_ID_FIELD_NUMBER: _ClassVar[int]
     LEDGER_KEYS_FIELD_NUMBER: _ClassVar[int]
     METHODS_FIELD_NUMBER: _ClassVar[int]
+    TAPS_BY_NAME_FIELD_NUMBER: _ClassVar[int]
     teacher_version: str
     mode: str
     teachers: int
@@ -139,7 +140,8 @@ class DescribeResponse(_message.Message):
     ledger_id: str
     ledger_keys: _containers.RepeatedCompositeFieldContainer[LedgerKey]
     methods: _containers.RepeatedCompositeFieldContainer[MethodOffer]
-    def __init__(self, teacher_version: _Optional[str] = ..., mode: _Optional[str] = ..., teachers: _Optional[int] = ..., dataset: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input_name: _Optional[str] = ..., input_dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[TapDescription, _Mapping]]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., max_samples_per_request: _Optional[int] = ..., ledger_public_key: _Optional[bytes] = ..., ledger_id: _Optional[str] = ..., ledger_keys: _Optional[_Iterable[_Union[LedgerKey, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[MethodOffer, _Mapping]]] = ...) -> None: ...
+    taps_by_name: bool
+    def __init__(self, teacher_version: _Optional[str] = ..., mode: _Optional[str] = ..., teachers: _Optional[int] = ..., dataset: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input_name: _Optional[str] = ..., input_dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[TapDescription, _Mapping]]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., max_samples_per_request: _Optional[int] = ..., ledger_public_key: _Optional[bytes] = ..., ledger_id: _Optional[str] = ..., ledger_keys: _Optional[_Iterable[_Union[LedgerKey, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[MethodOffer, _Mapping]]] = ..., taps_by_name: _Optional[bool] = ...) -> None: ...
 
 class LedgerKey(_message.Message):
     __slots__ = ("public_key", "entry", "endorsement")

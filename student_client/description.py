@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ktan.data.normalise import Normalisation
+from ktan.errors import UserError
 from ktan.teacher import AnswerTap, TapKind
 from privacy.key_history import KeyHistory, SigningKey
 from privacy.promise import Adjacency, Promise
@@ -107,6 +108,9 @@ class TeacherDescription:
     keys: KeyHistory
     """All keys of the ledger, as the service tells them: believed only from a pinned key on."""
     offers: tuple[MethodOffer, ...] = ()
+    taps_by_name: bool = False
+    """Whether a request may name its taps. An older service reads no names: it answers, and
+    charges, all taps."""
 
     @property
     def charge(self) -> int:
@@ -116,6 +120,20 @@ class TeacherDescription:
     def charge_of(self, taps: Sequence[str]) -> int:
         """Charge of one sample of which these taps are asked."""
         return sum(priced.charge for priced in self.taps if priced.tap.name in taps)
+
+    def charges_alone(self, taps: Sequence[str]) -> bool:
+        """Whether a request for these taps is charged for them alone."""
+        return self.taps_by_name or set(taps) == set(self.tap_names)
+
+    def require_askable(self, taps: Sequence[str]) -> None:
+        """Raises UserError where a request for these taps alone would be charged for all."""
+        if not self.charges_alone(taps):
+            raise UserError(
+                f"the service at {self.address} is an older one, which answers, and charges, all "
+                f"its taps ({', '.join(self.tap_names)}) whichever are asked; ask for all of them "
+                "with --all-taps (in Python: without `asks`), and keep them in an --answers folder "
+                "that has no answers of single taps"
+            )
 
     def draws_of(self, taps: Sequence[str]) -> int:
         """Noise draws of one such sample: the coordinates of its taps that are charged."""
@@ -160,6 +178,7 @@ class TeacherDescription:
                     MethodOffer(offer.name, tuple(offer.taps), offer.charge)
                     for offer in message.methods
                 ),
+                taps_by_name=message.taps_by_name,
             )._checked()
         except (KeyError, ValueError) as error:
             raise AnswerRejected(

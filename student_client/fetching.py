@@ -130,14 +130,17 @@ def fetch(
     What is there already is not asked again, tap by tap. Requests begun by an earlier run are
     finished first, under their own ids; one that the service refuses is forgotten, and said so to
     `progress`. Raises BudgetRefused or another TeacherError when the
-    service refuses, TeacherUnavailable after `patience` seconds without a service, UserError for a
+    service refuses, UserError before anything is asked of an older service that would charge more
+    taps than these, TeacherUnavailable after `patience` seconds without a service, UserError for a
     begun request whose samples are not in `pool`. What came before any of these is stored, also at
     ctrl-C.
     """
     courier = _Courier(teacher, description, store, verifier, pool, progress or Silent(), sleep)
+    asked = description.tap_names if taps is None else taps
+    for names in lacking(store, wanted, asked):
+        description.require_askable(names)
     for request in store.pending():
         courier.resume(request)
-    asked = description.tap_names if taps is None else taps
     for names, missing in lacking(store, wanted, asked).items():
         size = batch_size(description, batch, names)
         for start in range(0, len(missing), size):
@@ -160,6 +163,14 @@ class _Courier:
 
     def resume(self, request: PendingRequest) -> None:
         """Sends what an earlier run began, which may be more than is wanted now, or affordable."""
+        if not self.description.charges_alone(request.taps):
+            # Had it been charged, it was for all taps: under another id these come again free.
+            self.store.abandon(request.request_id)
+            self.progress.forget(
+                f"an earlier run began to ask about single taps of {len(request.digests):,} "
+                "samples, which this older service does not know; this is forgotten"
+            )
+            return
         try:
             self.send(request)
         except RequestRefused as error:
@@ -175,10 +186,12 @@ class _Courier:
                 f"{self.store.folder} holds a request begun for samples that are not in the "
                 "public part of this data set; run with the data and split that it was begun with"
             )
+        # All is said by none, as an older service takes it.
+        names = () if set(request.taps) == set(self.description.tap_names) else request.taps
         try:
             reply = patiently(
                 lambda: self.teacher.query(
-                    request.request_id, samples, self.description.input_name, request.taps
+                    request.request_id, samples, self.description.input_name, names
                 ),
                 self.teacher.connection.patience,
                 self.progress.wait,
@@ -231,6 +244,7 @@ class FetchingTeacher:
                 f"the teacher answers no {', '.join(sorted(unknown))}; it answers "
                 f"{', '.join(description.tap_names)}"
             )
+        description.require_askable(self._asks)
         self._pool = pool
         self._batch = batch
         self._progress = progress
@@ -244,8 +258,9 @@ class FetchingTeacher:
 
         `asks`: names of the published taps that are asked; all when None.
 
-        Raises UserError when the folder belongs to another teacher, price, ledger or key, and
-        TeacherError when the service refuses to describe itself.
+        Raises UserError when the folder belongs to another teacher, price, ledger or key, or when
+        an older service would charge for other taps than `asks`, and TeacherError when the service
+        refuses to describe itself.
         """
         description = teacher.describe()
         store = open_store(folder, description)

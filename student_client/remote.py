@@ -87,10 +87,11 @@ class RemoteTeacher:
     ) -> Reply:
         """Asks for these taps of `samples` [n, ...]; charges what was never answered before.
 
-        taps: names of published ones; all of them when empty. Call it with a request id that is on
-        disk: after any failure, the same id, samples and taps bring the same answers at no further
-        charge. Raises BudgetRefused when the budget does not
-        cover the request, AnswerRejected when a tensor contradicts itself.
+        taps: names of published ones; all of them when empty, and for an older service
+        (`TeacherDescription.taps_by_name`), which charges all whichever are named. Call it with a
+        request id that is on disk: after any failure, the same id, samples and taps bring the same
+        answers at no further charge. Raises BudgetRefused when the budget does not cover the
+        request, AnswerRejected when a tensor contradicts itself.
         """
         request = pb.QueryRequest(
             request_id=request_id, samples=[to_message(input_name, samples)], taps=taps

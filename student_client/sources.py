@@ -159,6 +159,7 @@ class ServiceSource:
             f"the teacher at {self._address}",
         )
         taps = self._chosen_taps(description.answer_taps)
+        description.require_askable(self._asked)
         batch_size(description, self._batch, self._asked)
         self._description = description
         many = "s" if description.teachers != 1 else ""

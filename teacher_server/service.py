@@ -111,6 +111,7 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
             promise=_promise(state.promise, face.mode),
             budget=_budget(state),
             max_samples_per_request=face.max_samples,
+            taps_by_name=True,
             ledger_public_key=self._ledger.public_key,
             ledger_id=self._ledger.ledger_id,
             ledger_keys=[

@@ -216,6 +216,8 @@ def _source(comparison: Comparison, screen: Screen, *, agreed: bool) -> ServiceS
     used = used_by_any(comparison.resolved().values())
 
     def taps(published: Taps) -> Taps:
+        if comparison.queries.all_taps:
+            return published
         # Where no method can be taught nothing is asked at all.
         return used(published) or published
 

@@ -70,6 +70,8 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
     """Called with the context, one per Query, before anything is charged."""
     after: list = field(default_factory=list)
     """Called with the context and the response, one per Query, once it was charged."""
+    taps_by_name: bool = True
+    """False: as an older service, which knows nothing of named taps and answers them all."""
     answer: object = None
     """samples [n, ...] → {tap: float32 [n, ...]}; noise-like numbers by default."""
 
@@ -102,6 +104,7 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
             promise=self._promise(), budget=self._budget(),
             normalisation=teacher_pb2.Normalisation(mean=[127.5], standard_deviation=[73.6]),
             max_samples_per_request=self.max_samples, ledger_id=self.ledger_id,
+            taps_by_name=self.taps_by_name,
             ledger_public_key=self.key.public_key().public_bytes_raw(),
             ledger_keys=[
                 teacher_pb2.LedgerKey(public_key=key, entry=entry, endorsement=endorsement)
@@ -134,7 +137,8 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
         if self.before:
             self.before.pop(0)(context)
         with self.lock:
-            response = self._settle(request.request_id, samples, tuple(request.taps), context)
+            taps = tuple(request.taps) if self.taps_by_name else ()
+            response = self._settle(request.request_id, samples, taps, context)
         if self.after:
             self.after.pop(0)(context, response)
         return response
@@ -149,7 +153,7 @@ class Service(teacher_pb2_grpc.TeacherServiceServicer):
                 )
             return response
         prices = dict(zip(("probabilities", "hint"), self.charges, strict=True))
-        names = taps or tuple(prices)
+        names = taps or tuple(prices)[: 2 if self.hints else 1]
         pairs = {(key, tap) for key in keys for tap in names} - self.paid
         new = {key for key, _ in pairs}
         charge = sum(prices[tap] for _, tap in pairs)

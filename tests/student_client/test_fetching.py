@@ -265,7 +265,7 @@ def test_some_taps_are_paid_alone_and_the_others_when_they_are_asked(stage, fold
     # Ten of these have their hint already: they are asked for the rest alone.
     fetched = _fetch(stage, folder, samples, rows=range(10, 30))
     assert fetched.samples == 20
-    assert stage.service.asked == [("hint",), ("probabilities",), ("probabilities", "hint")]
+    assert stage.service.asked == [("hint",), ("probabilities",), ()]
     assert stage.service.spent == 20 * hint + 10 * probabilities + 10 * PRICE
     with stage.teacher() as teacher:
         store = open_store(folder, teacher.describe())

@@ -55,6 +55,11 @@ def test_the_rest_asked_later_costs_the_rest_and_changes_nothing(service):
     assert full - service.ledger.budget(None).draws_left == 4 * 5
 
 
+def test_describe_says_that_taps_are_read(service):
+    face = service.stub().Describe(teacher_pb2.DescribeRequest(), timeout=PATIENCE)
+    assert face.taps_by_name
+
+
 def test_none_means_all_and_their_order_means_nothing(service):
     samples, request_id = images(2), str(uuid.uuid4())
     first = ask(service, samples, request_id=request_id)

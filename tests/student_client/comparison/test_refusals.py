@@ -1,6 +1,6 @@
 """What the compare command refuses, or leaves out, before anything is spent."""
 
-from tests.student_client.comparison.tables import SPLIT, table
+from tests.student_client.comparison.tables import PRICE, QUERIES, SPLIT, table
 
 
 def test_what_cannot_be_taught_is_refused_before_anything_is_spent(
@@ -21,6 +21,18 @@ def test_what_cannot_be_taught_is_refused_before_anything_is_spent(
     assert (code, err) == (0, "")
     assert "Left out  fitnet (remote)" in out
     assert (stage.service.spent, stage.service.calls) == (0, [])
+
+
+def test_an_older_service_is_asked_for_all_its_taps_or_for_nothing(compare, stage, remote):
+    stage.service.taps_by_name = False
+    one = ("soft-logits", *remote, "--seeds", "0")
+    code, _, err = compare(*one)
+    assert code == 2
+    assert "--all-taps" in err
+    assert stage.service.calls == []
+    code, _, err = compare(*one, "--all-taps")
+    assert (code, err) == (0, "")
+    assert stage.service.spent == QUERIES * PRICE
 
 
 def test_what_cannot_be_taught_may_be_left_out(compare, command, tmp_path):
