@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` atomically; returns once both file and name are on disk."""
+def write_durably(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Replaces `path` by `content` atomically; returns once both file and name are on disk.
+
+    mode: its permissions, such as 0o600, from the first byte on; the usual ones when None.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

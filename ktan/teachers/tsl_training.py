@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import safetensors
 import safetensors.torch
@@ -25,6 +26,10 @@ from ktan.teachers.tsl import PARTS, TeacherToStudentLayer, new_layer
 
 Weights = Mapping[str, Tensor]
 """Of one layer, by part."""
+_UNPROTECTED: Final = (
+    "unprotected: trained behind a teacher without noise and under no promise; do not give it to "
+    "anybody who may not see the private records"
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,10 @@ def train_layers(
 
 @dataclass(frozen=True)
 class LayerFile:
-    """Where layers are kept for the next time, and of what they are."""
+    """Where layers are kept for the next time, and of what they are.
+
+    As secret as the teachers: layers and fingerprint come from their weights without noise.
+    """
 
     path: Path
     fingerprint: str
@@ -139,4 +147,5 @@ class LayerFile:
         """Keeps the layers."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         stacked = {part: torch.stack([layer[part].cpu() for layer in layers]) for part in PARTS}
-        write_durably(self.path, safetensors.torch.save(stacked, {"of": self.fingerprint}))
+        notes = {"of": self.fingerprint, "privacy": _UNPROTECTED}
+        write_durably(self.path, safetensors.torch.save(stacked, notes), mode=0o600)

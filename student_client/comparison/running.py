@@ -1,8 +1,8 @@
 """A comparison from its options to its table: find out, ask, train seed by seed, write.
 
 Its folder holds `config.toml`, `selection.json` and `answers/` (of a private service, shared by all
-students), `runs/METHOD-TEACHER-SEED/` (each student with its checkpoint, curves and result) and
-the table.
+students), `runs/METHOD-TEACHER-SEED/` (each student with its checkpoint, curves and result), in
+`runs/` also the layers of a local teacher, and the table.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _materials(
             offers["remote"] = remote_material(public, chosen, offers["remote"], answers)
     materials = offers | {"none": alone_material(public, chosen)}
     if local is not None:
-        materials["local"] = local_material(public, chosen, local, offers["local"], out)
+        materials["local"] = local_material(public, chosen, local, offers["local"], out / _RUNS)
     return cells, materials
 
 

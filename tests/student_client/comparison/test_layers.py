@@ -1,6 +1,9 @@
 """KTAN's layer behind a local teacher: trained once for all students, and kept in the folder."""
 
+import stat
 from functools import partial
+
+import safetensors
 
 from ktan.teachers import live
 from ktan.teachers.tsl_training import LayerRecipe
@@ -14,7 +17,12 @@ def test_a_layer_is_trained_once_and_found_again(compare, teacher, tmp_path, mon
     assert (code, err) == (0, "")
     rows = {row["method"]: row["teacher"] for row in table(tmp_path / "table")["rows"]}
     assert rows == {"local": "none", "ktan": "local"}
-    (kept,) = (tmp_path / "table").glob("tsl-*.safetensors")
+    # Behind a teacher without noise, so not beside the table, which may be shared.
+    (kept,) = (tmp_path / "table").rglob("tsl-*.safetensors")
+    assert kept.parent == tmp_path / "table/runs"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    with safetensors.safe_open(kept, framework="numpy") as file:
+        assert file.metadata()["privacy"].startswith("unprotected")
     content = kept.read_bytes()
 
     def never(*_):
