@@ -87,9 +87,8 @@ def distil(
     elif teacher is not None:
         assert not isinstance(teacher, nn.Module | Sequence)
         require(bound.needs, teacher.taps, bound.name)
-        taps = serving(bound.needs, teacher.taps)
-        if answers:
-            taps = {name: tap for name, tap in teacher.taps.items() if name in answers}
+        at_hand = {n: tap for n, tap in teacher.taps.items() if not answers or n in answers}
+        taps = serving(bound.needs, at_hand)
     _check(taps, classes, answers or {})
     given = {
         tap: (chosen,) if isinstance(chosen, str) else tuple(chosen)

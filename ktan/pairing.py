@@ -36,16 +36,23 @@ def pair_taps(
     sizes = _sizes(student, input_shape, stages.maps)
     for kind in ("hint", "tsl", "attention", "signs", "products"):
         of_kind = [tap for tap in taps.values() if tap.kind == kind]
-        for place, tap in enumerate(of_kind):
+        # Order is among maps alone: a vector beside them takes no stage.
+        staged = [tap.name for tap in of_kind if not _is_vector(tap)]
+        for tap in of_kind:
             if tap.name not in paths:
-                paths[tap.name] = _path(tap, len(of_kind) - place, stages, sizes)
+                place = staged.index(tap.name) if tap.name in staged else 0
+                paths[tap.name] = _path(tap, len(staged) - place, stages, sizes)
     return paths
+
+
+def _is_vector(tap: AnswerTap) -> bool:
+    return tap.kind in ("hint", "tsl") and len(tap.shape) == 1
 
 
 def _path(
     tap: AnswerTap, from_last: int, stages: NetworkStages, sizes: Sequence[tuple[int, ...]]
 ) -> tuple[str, ...]:
-    if tap.kind in ("hint", "tsl") and len(tap.shape) == 1:
+    if _is_vector(tap):
         if not stages.pooled:
             raise UserError(
                 f"the student does not end in a linear layer; name the module that imitates the "

@@ -341,6 +341,14 @@ def test_what_cannot_be_is_said_with_what_to_do() -> None:
     assert chosen.objective.paths == ("0",)
 
 
+def test_only_what_a_method_needs_is_looked_for_in_the_student() -> None:
+    part = data()
+    # It has nowhere to imitate the hint that is among the answers, and need not.
+    assert part.answered is not None
+    method = distil("soft-logits", Headless(), Stored(), part.answered, part.answers)
+    assert set(method.taps) == {"probabilities"}
+
+
 def test_unlabelled_views_and_methods_that_ask_nobody() -> None:
     part, student = data(), own()
     samples = NORMALISE(part.labelled)

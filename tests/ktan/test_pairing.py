@@ -56,6 +56,13 @@ def test_a_size_that_the_student_has_not_goes_by_order_from_the_last() -> None:
     assert found == {"attention": ("features.layer2",), "attention.b": ("features.layer3",)}
 
 
+def test_a_vector_beside_maps_takes_no_stage_from_them() -> None:
+    maps = (tap("hint", 4, 7, 7), tap("hint", 4, 5, 5, name="hint.b"))
+    found = pairs("cnn-small", *maps, tap("hint", 8, name="hint.c"), shape=(1, 28, 28))
+    one, two = stages_of(NetworkSpec("cnn-small", (1, 28, 28), 10)).maps
+    assert found == {"hint": (one,), "hint.b": (two,), "hint.c": ("features",)}
+
+
 def test_products_meet_the_last_stages_in_order() -> None:
     found = pairs("resnet8", tap("products", 4, 4), tap("products", 8, name="products.b"))
     assert found == {
