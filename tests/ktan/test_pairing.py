@@ -75,7 +75,7 @@ def test_products_meet_the_last_stages_in_order() -> None:
 
 def test_opinions_need_no_path_and_given_paths_are_taken() -> None:
     assert pairs("resnet8", tap("probabilities", 10), tap("logits", 10)) == {}
-    given = {"hint": ("features.layer1",)}
+    given: dict[str, tuple[str, ...]] = {"hint": ("features.layer1",)}
     assert pairs("resnet8", tap("hint", 8), given=given) == given
 
 
