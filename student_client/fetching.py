@@ -64,6 +64,8 @@ class Fetched:
     """Samples whose answers came."""
     charged: int = 0
     """Of those, the ones that the service charged now rather than had answered before."""
+    charge: int = 0
+    """What they cost, by their receipts."""
 
 
 def lacking(
@@ -210,6 +212,7 @@ class _Courier:
             requests=self.fetched.requests + 1,
             samples=self.fetched.samples + len(samples),
             charged=self.fetched.charged + reply.charged,
+            charge=self.fetched.charge + receipt.charge,
         )
         self.progress.advance(len(samples), receipt.epsilon_spent)
 

@@ -37,7 +37,9 @@ class Screen:
         """A labelled line, folded at 80 columns."""
         self.say(labelled(label, text))
 
-    def agree(self, question: str) -> None:
+    def agree(
+        self, question: str, declined: str = "nothing was asked and nothing was spent"
+    ) -> None:
         """Returns after a yes. Raises Declined after a no, UserError without a terminal."""
         if not sys.stdin.isatty():
             raise UserError(
@@ -47,7 +49,7 @@ class Screen:
         # The question is asked even where lines are not shown: the answer spends something.
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Declined("nothing was asked and nothing was spent")
+            raise Declined(declined)
 
     def waiting(self, reason: str, seconds: float) -> None:
         """A passing fault; one line a pause."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +17,10 @@ from ktan.teacher import AnswerTap
 from ktan.teachers import LocalTeacher
 from privacy.receipts import Receipt
 from student_client import provenance
+from student_client.agreement import Agreement
 from student_client.connection import Connection
 from student_client.cost import quote, require_affordable
-from student_client.describe import promise_text, quote_text
+from student_client.describe import promise_text
 from student_client.description import TeacherDescription
 from student_client.errors import TeacherError, TeacherUnavailable
 from student_client.fetching import Pool, batch_size, fetch
@@ -130,10 +131,9 @@ class ServiceSource:
         self._folder = folder
         self._batch = batch
         self._screen = screen
-        self._agreed = agreed
+        self._agreement = Agreement(screen, folder, beforehand=agreed)
         self._choose_taps = taps
         self._asked: tuple[str, ...] = ()
-        self._quoted = False
         self._teacher: RemoteTeacher | None = None
         self._description: TeacherDescription | None = None
 
@@ -183,7 +183,6 @@ class ServiceSource:
         candidates = Pool(public.unlabelled).digests
         wanted = candidates[chosen.rows.numpy()]
         self._quote(self._teacher, self._description, store, wanted, later, candidates)
-        self._quoted = True
 
     def answers(self, public: PublicData, chosen: Chosen) -> Answers:
         pool = Pool(public.unlabelled)
@@ -234,7 +233,7 @@ class ServiceSource:
             return
         try:
             with self._screen.fetching(new) as bar:
-                fetch(
+                fetched = fetch(
                     teacher,
                     description,
                     store,
@@ -249,6 +248,7 @@ class ServiceSource:
             here = len(wanted) - int(store.missing(wanted, self._asked).sum())
             self._screen.say(f"{here:,} of {len(wanted):,} answers are stored in {self._folder}")
             raise
+        self._agreement.spend(fetched.charge)
 
     def _quote(
         self,
@@ -262,21 +262,21 @@ class ServiceSource:
         """How many of `wanted`, and `later` of `candidates`, are to be asked, after a yes to their
         price.
 
-        What was quoted and agreed before is only held against the budget again. Raises
-        BudgetRefused where that does not suffice.
+        What was quoted and agreed before is only held against the budget again, unless requests
+        that another run began here meanwhile make it more. Raises BudgetRefused where the budget
+        does not suffice.
         """
         order = Order.of(store, wanted, self._asked, later, candidates)
         new = order.samples
         if new == 0:
-            if not self._quoted:
-                here = f"all {len(wanted):,} answers are here already"
-                self._screen.fact("Cost", f"nothing: {here}")
+            self._agreement.nothing(len(wanted))
             return 0
         budget, _ = patiently(teacher.budget, self._connection.patience, self._screen.waiting)
-        price = quote(description, budget, order.at_most)
         require_affordable(quote(description, budget, order.certain))
-        if not self._quoted:
-            self._screen.say(quote_text(price, description, max(len(wanted) + later, new)))
-            if price.charge and not self._agreed:
-                self._screen.agree("Spend it?")
+        self._agreement.cover(
+            quote(description, budget, order.at_most),
+            quote(description, budget, replace(order, begun={}).at_most),
+            description,
+            max(len(wanted) + later, new),
+        )
         return new
