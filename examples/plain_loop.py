@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from ktan.data import DataSource, Normalisation, SplitRecipe, split
 from ktan.distil import distil
 from ktan.methods import METHODS
+from ktan.methods.combination import parse_method
+from ktan.methods.needs import serving
 
 EPOCHS = 40
 SHOWN = 5
@@ -89,12 +91,16 @@ def train_teacher(samples: Tensor, labels: Tensor) -> nn.Module:
     return teacher
 
 
-def ask(address: str, certs: Path, queries: Tensor, store: Path):  # type: ignore[no-untyped-def]
-    """A private teacher and its answers: paid for once, kept in `store`."""
+def ask(  # type: ignore[no-untyped-def]
+    address: str, certs: Path, queries: Tensor, store: Path, method: str
+):
+    """A private teacher and its answers to what the method uses: paid for once, kept in `store`."""
     from student_client import Connection, FetchingTeacher, RemoteTeacher
 
     with RemoteTeacher(address, Connection(certs=certs)) as service:
-        teacher = FetchingTeacher.open(service, store)
+        taps = {tap.name: tap for tap in service.describe().answer_taps}
+        used = list(serving(parse_method(method, {}).needs, taps))
+        teacher = FetchingTeacher.open(service, store, asks=used)
         return teacher, teacher.answer(queries)
 
 
@@ -119,7 +125,9 @@ def main() -> None:
     torch.manual_seed(0)
     public, private = load(chosen.data_root)
     if chosen.teacher:
-        teacher, answers = ask(chosen.teacher, chosen.certs, public.raw_queries, chosen.answers)
+        teacher, answers = ask(
+            chosen.teacher, chosen.certs, public.raw_queries, chosen.answers, chosen.method
+        )
     else:
         teacher, answers = train_teacher(*private), {}
         print(f"teacher: accuracy {accuracy(teacher, *public.test):.3f}")

@@ -14,7 +14,7 @@ is missing is said so. Asking for another tap of a stored sample later costs tha
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,12 +198,23 @@ class AnswerStore:
             raise ValueError(f"no taps {unknown}; the store has {list(self._index)}")
         return tuple(taps)
 
-    def receipts(self) -> list[dict[str, Any]]:
-        """The receipts of all finished requests, in no particular order."""
-        return [json.loads(metadata["receipt"]) for metadata in self._metadata()]
+    def receipts(
+        self, digests: np.ndarray | None = None, taps: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The receipts of all finished requests, in no particular order.
 
-    def _metadata(self) -> Iterator[dict[str, str]]:
-        for chunk in sorted(self._chunks.glob("*.safetensors")):
+        With `digests`, of those alone that brought the answers to these samples and `taps` (all
+        when None): several runs may share a store. Raises KeyError for an answer that is missing.
+        """
+        chunks = set(self._chunks.glob("*.safetensors"))
+        if digests is not None:
+            keys = [row.tobytes() for row in _checked(digests)]
+            indices = [self._index[name] for name in self._names(taps)]
+            chunks = {index[key][0] for index in indices for key in keys}
+        return [json.loads(metadata["receipt"]) for metadata in self._metadata(chunks)]
+
+    def _metadata(self, chunks: Iterable[Path]) -> Iterator[dict[str, str]]:
+        for chunk in sorted(chunks):
             with safetensors.safe_open(chunk, framework="numpy") as file:
                 yield file.metadata()
 

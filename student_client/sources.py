@@ -194,7 +194,7 @@ class ServiceSource:
             store = AnswerStore.open(self._folder)
         pin = Pin.read(self._folder)
         assert pin is not None
-        receipts = [Receipt.from_json(values) for values in store.receipts()]
+        receipts = [Receipt.from_json(values) for values in store.receipts(wanted, self._asked)]
         origin = provenance.private(
             self._address,
             store.manifest.teacher_version,
@@ -204,7 +204,7 @@ class ServiceSource:
             len(wanted),
         )
         price = pin.charge_of(self._asked)
-        # The folder may hold what other methods asked, of other samples and taps.
+        # A request may have brought what another run wants, too.
         charged = min(origin.charge // price, len(wanted)) if price else 0
         return Answers(store.answers(wanted, self._asked), origin, charged)
 

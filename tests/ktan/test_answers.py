@@ -48,6 +48,27 @@ def test_digest_depends_on_dtype_and_shape_and_not_on_the_batch() -> None:
         assert not (sample_digests(other) == digests).all(axis=1).any()
 
 
+def test_receipts_of_some_samples_are_those_of_the_requests_that_brought_them(
+    tmp_path: Path,
+) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    digests, given = sample_digests(samples(7)), answers(7)
+    asked = {"both": (slice(0, 4), None), "one": (slice(4, 7), ["hint"])}
+    for name, (part, taps) in asked.items():
+        store.begin(name, digests[part], taps)
+        values = {tap: v[part] for tap, v in given.items() if taps is None or tap in taps}
+        store.finish(name, values, {"entry": name})
+
+    def entries(*arguments: object) -> list[str]:
+        return sorted(receipt["entry"] for receipt in store.receipts(*arguments))  # type: ignore[arg-type]
+
+    assert entries() == ["both", "one"]
+    assert entries(digests[[0, 3]]) == ["both"]
+    assert entries(digests[5:6], ["hint"]) == ["one"]
+    assert entries(digests[3:5], ["hint"]) == ["both", "one"]
+    assert entries(digests[:0]) == []
+
+
 def test_answers_come_back_bit_for_bit_in_the_order_asked(tmp_path: Path) -> None:
     store = AnswerStore.open(tmp_path, MANIFEST)
     digests, given = sample_digests(samples(7)), answers(7)
