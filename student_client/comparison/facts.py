@@ -12,14 +12,14 @@ from ktan.networks import NetworkSpec, build
 from ktan.networks.measure import SpeedUp, ready, size_of, speed_up
 from ktan.precision import Precision, has_bf16, resolve_device
 from student_client.comparison.files import JSON
-from student_client.comparison.local_teacher import LocalTeacher
+from student_client.comparison.local_teacher import ComparedTeacher
 from student_client.comparison.options import Comparison
 from student_client.comparison.table import Facts, TeacherFacts
 from student_client.public_data import PublicData
 
 
 def facts_of(
-    comparison: Comparison, public: PublicData, spec: NetworkSpec, local: LocalTeacher | None
+    comparison: Comparison, public: PublicData, spec: NetworkSpec, local: ComparedTeacher | None
 ) -> Facts:
     """Counts, and measures the speed-up once for a comparison: its table holds it from then on."""
     teacher = None
@@ -42,7 +42,11 @@ def facts_of(
 
 
 def _measure(
-    local: LocalTeacher, spec: NetworkSpec, device: torch.device, precision: Precision, batch: int
+    local: ComparedTeacher,
+    spec: NetworkSpec,
+    device: torch.device,
+    precision: Precision,
+    batch: int,
 ) -> SpeedUp:
     def teacher(samples: Tensor) -> None:
         for network in local.live.networks:

@@ -20,8 +20,8 @@ from student_client.student_card import StudentCard, read_student, student_folde
 
 
 @dataclass(frozen=True, eq=False)
-class LocalTeacher:
-    """A live teacher, and what a reader of the table must know of it."""
+class ComparedTeacher:
+    """A live teacher beside the students of a comparison, and what the table says of it."""
 
     live: LiveTeacher
     name: str
@@ -49,7 +49,7 @@ def load_local(
     device: torch.device,
     precision: Precision,
     draw: Draw = "mean",
-) -> LocalTeacher:
+) -> ComparedTeacher:
     """The teacher in `folder`; or the students in several folders, with commas between, as several
     teachers of one kind.
 
@@ -61,7 +61,7 @@ def load_local(
     if all((folder / name).exists() for name in FILES):
         card = TeacherCard.read(folder)
         check_suits(public, card.input_dtype, card.input_shape, card.classes, whose)
-        return LocalTeacher(
+        return ComparedTeacher(
             live=LiveTeacher.load(folder, **options),
             name=_name(card.network.name, card.teachers),
             accuracy=None,
@@ -84,7 +84,7 @@ def load_local(
     else:
         digests = "".join(card.weights_sha256 for card in cards)
         origin, version = folder, hashlib.sha256(digests.encode()).hexdigest()
-    return LocalTeacher(
+    return ComparedTeacher(
         live=LiveTeacher(networks, own.network, own.normalisation, (), **options),
         name=_name(own.network.name, len(networks)),
         accuracy=own.test_accuracy if len(cards) == 1 else None,

@@ -19,7 +19,7 @@ from ktan.networks import NetworkSpec
 from ktan.teacher import AnswerTap
 from ktan.training_data import TrainingData
 from student_client.comparison.lessons import Material
-from student_client.comparison.local_teacher import LocalTeacher
+from student_client.comparison.local_teacher import ComparedTeacher
 from student_client.public_data import PublicData
 from student_client.queries import Chosen
 from student_client.sources import Answers
@@ -53,7 +53,7 @@ def alone_material(public: PublicData, chosen: Chosen | None) -> Material:
 
 
 def local_offer(
-    public: PublicData, teacher: LocalTeacher, methods: Iterable[Method], student: NetworkSpec
+    public: PublicData, teacher: ComparedTeacher, methods: Iterable[Method], student: NetworkSpec
 ) -> Material:
     """What a local teacher will answer: what any of the methods looks at, and no more."""
     stages = teacher.live.stages
@@ -63,7 +63,11 @@ def local_offer(
 
 
 def local_material(
-    public: PublicData, chosen: Chosen | None, teacher: LocalTeacher, offer: Material, folder: Path
+    public: PublicData,
+    chosen: Chosen | None,
+    teacher: ComparedTeacher,
+    offer: Material,
+    folder: Path,
 ) -> Material:
     """A local teacher beside every student: each augmented view is answered as it is drawn.
 

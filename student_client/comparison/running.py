@@ -22,7 +22,7 @@ from student_client.binding import new_student
 from student_client.comparison.facts import facts_of
 from student_client.comparison.files import write_table
 from student_client.comparison.lessons import Classroom, Material
-from student_client.comparison.local_teacher import LocalTeacher, load_local
+from student_client.comparison.local_teacher import ComparedTeacher, load_local
 from student_client.comparison.materials import (
     alone_material,
     local_material,
@@ -120,7 +120,7 @@ def _compare(
 def _materials(
     comparison: Comparison,
     room: Classroom,
-    local: LocalTeacher | None,
+    local: ComparedTeacher | None,
     screen: Screen,
     *,
     resume: bool,
@@ -261,7 +261,7 @@ def _begun(out: Path) -> bool:
 
 
 def _introduce(
-    screen: Screen, comparison: Comparison, room: Classroom, local: LocalTeacher | None
+    screen: Screen, comparison: Comparison, room: Classroom, local: ComparedTeacher | None
 ) -> None:
     public = room.public
     screen.fact(
