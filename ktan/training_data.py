@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ktan.data import Augment, Normalisation
 from ktan.errors import UserError
+from ktan.memory_format import channels_last
 from ktan.methods.batch import Batch
 from ktan.teachers.live import LiveTeacher
 
@@ -127,10 +128,7 @@ class BatchStream:
 
     def _ready(self, samples: Tensor) -> Tensor:
         """Views as the student takes them."""
-        normalised = self._normalise(samples)
-        if normalised.ndim == 4:
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        return normalised
+        return channels_last(self._normalise(samples))
 
 
 class _Order:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ktan.data import Normalisation
 from ktan.errors import UserError
+from ktan.memory_format import channels_last
 from ktan.networks import NetworkSpec, NetworkStages, build, stages_of, stages_within
 from ktan.networks.foreign import without_inplace
 from ktan.precision import Precision, autocast
@@ -201,9 +202,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def _mean(self, numbers: range, samples: Tensor) -> dict[str, Tensor]:
-        normalised = self._normalise(samples.to(self._device))
-        if normalised.ndim == 4:
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        normalised = channels_last(self._normalise(samples.to(self._device)))
         sums: dict[str, Tensor] = {}
         for number in numbers:
             with autocast(self._device, self._precision):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ktan.data import Augment, AugmentName, Normalisation
 from ktan.durable import write_durably
 from ktan.errors import UserError
+from ktan.memory_format import channels_last
 from ktan.optimisers import learning_rate, make_optimiser
 from ktan.precision import Precision, autocast
 from ktan.taps import Tap, TapReader
@@ -81,9 +82,8 @@ def train_layers(
     order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(passes)])
     for step in range(recipe.steps):
         places = order[step * recipe.batch : (step + 1) * recipe.batch]
-        inputs = normalise(Augment(recipe.augment)(samples[places].to(device), generator))
-        if inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        views = Augment(recipe.augment)(samples[places].to(device), generator)
+        inputs = channels_last(normalise(views))
         targets = labels[places].to(device)
         losses = []
         for reader, layer in zip(readers, layers, strict=True):
