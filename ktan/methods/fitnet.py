@@ -30,6 +30,8 @@ class FitNet:
 
     name: ClassVar[str] = "fitnet"
     needs: ClassVar[tuple[Need, ...]] = (RESPONSE, HINT)
+    hint: ClassVar[str] = "hint"
+    """The name of the hint's term."""
 
     local_weight: float = 1.0
     """λ_local: weight of the cross-entropy with public labels."""
@@ -54,7 +56,7 @@ class FitNet:
             [
                 local_term(self.local_weight),
                 distillation_term(self.kd_weight, binding, self.denoise),
-                hint_term(self.hint_weight, pairs),
+                hint_term(self.hint_weight, pairs, self.hint),
             ],
             {STUDENT: pairs.connectors},
             paths=pairs.paths,

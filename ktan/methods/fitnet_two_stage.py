@@ -4,67 +4,38 @@
     then:   L = λ_local·CE(z_s, y) + λ_kd·KD
 
 In the first stage the student learns up to the guided layer, and the linear connector r with it;
-what lies behind waits for the second. F_t is the released hint on unit scale (`ktan.hints`), KD as
-in `ktan.methods.soft_logits`. Both losses are unbiased in the noise.
+what lies behind waits for the second. The terms are those of `ktan.methods.fitnet`, both unbiased
+in the noise.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ktan.denoising import Denoising
 from ktan.methods.binding import Binding
-from ktan.methods.hint_pairs import HINT, HintPairs, hint_term
+from ktan.methods.fitnet import FitNet
 from ktan.methods.initial_stage import initial_stage
-from ktan.methods.needs import Need, require
-from ktan.methods.objective import STUDENT, Objective
-from ktan.methods.teacher_taps import middle_tap, response_tap
-from ktan.methods.terms import RESPONSE, distillation_term, local_term
-from ktan.networks import NetworkStages
-from ktan.taps import Tap
-
-_HINT = "initial hint"
-"""Not `hint`, which is the term of methods in combination that have one throughout."""
+from ktan.methods.objective import Objective
 
 
 @dataclass(frozen=True)
-class TwoStageFitNet:
-    """Needs: probabilities or logits, and one or more hints."""
+class TwoStageFitNet(FitNet):
+    """Needs what FitNet needs, and has its options and one more."""
 
     name: ClassVar[str] = "fitnet-two-stage"
-    needs: ClassVar[tuple[Need, ...]] = (RESPONSE, HINT)
+    hint: ClassVar[str] = "initial hint"
+    """Not `hint`, which is the term of methods in combination that have one throughout."""
 
-    local_weight: float = 1.0
-    """λ_local: weight of the cross-entropy with public labels."""
-    kd_weight: float = 3.0
-    """λ_kd: weight of the distillation loss."""
     hint_weight: float = 1.0
     """λ_hint: weight of the squared error on standardised hints, which stands alone."""
     initialisation: float = 0.3
     """Share of the steps in which the hint alone is learnt (40 of 140 epochs in
     KD_methods_with_TF)."""
-    temperature: float = 4.0
-    """T of a local teacher; a remote one has its own."""
-    denoise: Denoising = "posterior"
-    """Shrinkage of noisy probabilities before they are imitated."""
-
-    def teacher_taps(self, stages: NetworkStages) -> tuple[Tap, ...]:
-        """See `Method.teacher_taps`: the map of the middle stage."""
-        return (response_tap(self.temperature), middle_tap(stages))
 
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`."""
-        require(self.needs, binding.taps, self.name)
-        pairs = HintPairs(binding)
-        return Objective(
-            [
-                local_term(self.local_weight),
-                distillation_term(self.kd_weight, binding, self.denoise),
-                hint_term(self.hint_weight, pairs, _HINT),
-            ],
-            {STUDENT: pairs.connectors},
-            paths=pairs.paths,
-            stages=initial_stage(_HINT, self.initialisation, self.name),
-        )
+        objective = super().build(binding)
+        objective.stages = initial_stage(self.hint, self.initialisation, self.name)
+        return objective
 
 
 METHOD = TwoStageFitNet
