@@ -1,0 +1,8 @@
+"""The student's durable copy of every answer it was given, and of every question under way."""
+
+from ktan.answers.manifest import AnswerManifest
+from ktan.answers.requests import PendingRequest
+from ktan.answers.rows import AnswerRows
+from ktan.answers.store import AnswerStore
+
+__all__ = ["AnswerManifest", "AnswerRows", "AnswerStore", "PendingRequest"]
