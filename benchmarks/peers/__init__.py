@@ -1,7 +1,8 @@
-"""Public implementations of the methods, beside ours: students of theirs, and values for tests.
+"""Public implementations of the methods, beside ours: students of theirs, values, one table.
 
     python -m benchmarks.peers --teacher FOLDER --repositories DIR --dataset NAME --epochs 4
     python -m benchmarks.peers.reference_values --repositories DIR
+    python -m benchmarks.peers.beside --comparison OUT/comparison.json --peers peers.json
 
 None of their code is a part of this project: torchdistill is installed into an environment of its
 own (`pip install --no-deps torchdistill`, pyyaml and cython) that sees this project's packages, and
