@@ -8,9 +8,8 @@ from ktan.methods import METHODS
 from student_client.cost import quote
 from student_client.describe import quote_text
 from student_client.methods_table import impossible, methods_text, served
-from tests.student_client.test_train import PRICE, QUERIES, command, one_thread, result, train
+from tests.student_client.commands import PRICE, QUERIES, result
 
-__all__ = ["command", "one_thread", "train"]
 OFFERS = (("ktan", ("probabilities", "hint"), 1000), ("soft-logits", ("probabilities",), 900))
 
 

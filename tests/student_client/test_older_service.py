@@ -8,9 +8,7 @@ from ktan.errors import UserError
 from student_client.fetching import FetchingTeacher, Pool, fetch
 from student_client.pin import open_store
 from student_client.verification import Verifier
-from tests.student_client.test_train import PRICE, QUERIES, command, one_thread, train
-
-__all__ = ["command", "one_thread", "train"]
+from tests.student_client.commands import PRICE, QUERIES
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,8 @@ from student_client.fetching import Pool, fetch
 from student_client.pin import open_store
 from student_client.progress import Silent
 from student_client.verification import Verifier
-from tests.student_client.conftest import status
-from tests.student_client.test_train import PRICE, QUERIES, command, one_thread, train
-
-__all__ = ["command", "one_thread", "train"]
+from tests.student_client.commands import PRICE, QUERIES
+from tests.student_client.service import status
 
 
 class Told(Silent):

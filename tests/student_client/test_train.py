@@ -1,87 +1,26 @@
-"""The train command as its user meets it: what it says, spends, writes and goes on from."""
+"""The train command as its user meets it: what it says, spends and writes."""
 
-import io
 import json
-import os
-import signal
-import sys
-import time
-import tomllib
 
-import grpc
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 
-from ktan import pupil
+from ktan.curves import plot_curves
 from ktan.data import Normalisation
 from ktan.networks import NetworkSpec, build
 from ktan.taps import Tap
 from ktan.teachers import CardTap, TeacherCard, write_folder
 from protos import teacher_pb2
-from student_client import cli
-
-QUERIES = 24
-PRICE = 1000
-SPLIT = {"--size": 200, "--private": 60, "--labelled": 30, "--unlabelled": 60, "--test": 50}
-DATA = ["--dataset", "fake", *(part for pair in SPLIT.items() for part in pair)]
-TAPS = {"probabilities", "hint"}
-CLASSES = tuple(f"pattern-{number}" for number in range(10))
+from student_client import results
+from tests.student_client.commands import PRICE, QUERIES, Terminal, result
+from tests.student_client.service import CLASSES
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `student-client` in this process; gives exit code, standard output, standard error."""
-
-    def run(*arguments, stdin=None):
-        monkeypatch.setattr(sys, "argv", ["student-client", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", stdin or io.StringIO())
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def train(command, stage, tmp_path):
-    """`student-client train` of a tiny student at the service on `stage`."""
-
-    def run(*options, out="run", teacher=None, stdin=None):
-        usual = {"--queries": QUERIES, "--steps": 6, "--query-batch": 10, "--out": tmp_path / out}
-        usual |= {"--dataset": "fake", **SPLIT}
-        wire = [] if teacher else ["--plaintext", "--patience", "2"]
-        fixed = [part for pair in usual.items() if pair[0] not in options for part in pair]
-        return command("train", teacher or stage.address, *wire, *fixed, *options, stdin=stdin)
-
-    return run
-
-
-def result(run):
-    return json.loads((run / "result.json").read_text())
-
-
-class Terminal(io.StringIO):
-    """Somebody who types."""
-
-    def isatty(self):
-        return True
-
-
-def test_a_taught_student_says_what_it_cost_and_under_which_promise(train, stage, tmp_path):
+def test_a_taught_student_says_what_it_cost_and_under_which_promise(
+    train, stage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(results, "plot_curves", plot_curves)
     code, out, err = train("--yes")
     assert (code, err) == (0, "")
     assert all(len(line) <= 80 for line in out.splitlines())
@@ -133,8 +72,17 @@ def test_nothing_is_spent_without_a_yes(train, stage):
     assert stage.service.spent == QUERIES * PRICE
 
 
+def test_free_answers_are_not_asked_about(train, stage, tmp_path):
+    stage.service.charges, stage.service.mode, stage.service.budget = (0, 0), "dp-sgd", 0
+    code, out, err = train()
+    assert (code, err) == (0, "")
+    assert "whose privacy the teacher's training paid for" in " ".join(out.split())
+    found = result(tmp_path / "run")
+    assert found["answers"]["charged"] == 0
+    assert found["promise"]["mode"] == "dp-sgd"
+
+
 def test_the_three_runs_ask_about_the_same_samples(train, tmp_path):
-    pytest.importorskip("ktan.teachers")
     train("--yes", "--select", "kcentre", "--select-steps", "3", out="one")
     train("--yes", "--select", "kcentre", "--select-steps", "3", "--method", "fitnet", out="two")
     one, two = (
@@ -224,246 +172,3 @@ def test_tables_travel_as_floats(train, stage, tmp_path):
     asked = json.loads((tmp_path / "run/selection.json").read_text())["positions"]
     share = float((labels[asked] == 0).mean())
     assert found["answers"]["label_accuracy"] == pytest.approx(share)
-
-
-def test_ones_own_folder_needs_its_public_numbers(command, tmp_path):
-    samples = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-    np.savez(tmp_path / "public.npz", samples=samples)
-    data = ["--dataset", f"arrays:{tmp_path / 'public.npz'}", "--unlabelled", 10]
-    code, _, err = command("train", "none", "--out", tmp_path / "run", *data, "--labelled", 5)
-    assert code == 2
-    assert "say how many units are public: --labelled, --unlabelled and --test" in err
-    assert "arrays:public lacks --test" in err
-
-
-def test_a_budget_that_does_not_suffice_is_said_before_anything_is_asked(train, stage):
-    stage.service.budget = 10 * PRICE
-    code, _, err = train("--yes")
-    assert code == 2
-    assert "24 new answers: they cost 24,000, 10,000 is left, enough for 10" in err
-    assert stage.service.calls == []
-
-
-def test_what_does_not_fit_is_said_before_anything_is_paid(train, stage):
-    for options, message in [
-        (["--hint", "hint=nowhere"], "no module 'nowhere'"),
-        (["--hint", "sound=features"], "the teacher answers no hint 'sound'"),
-        (["--method", "magic"], "no method is called 'magic'"),
-        (["--method-set", "hint_wait=1"], "ktan has no option 'hint_wait'; it has local_weight"),
-        (["--method-set", "hint_weight=much"], "give a value like"),
-        (["--network", "resnet9"], "the depth is 6 n + 2"),
-        (["--network-set", "wings=2"], "wings"),
-        (["--queries", "1000"], "1000 queries asked for, 60 unlabelled public samples"),
-        (["--size", "100"], "the split asks for 200 units"),
-    ]:
-        code, _, err = train("--yes", *options)
-        assert code == 2, options
-        assert message in err
-        assert len(err.splitlines()) == 1
-    assert stage.service.calls == []
-
-
-def test_a_teacher_without_hints_is_met_with_the_method_that_needs_none(train, stage):
-    stage.service.hints = False
-    code, _, err = train("--yes")
-    assert code == 2
-    assert err == (
-        "error: method ktan needs a hint (--taps hint=PATH); the teacher answers probabilities "
-        "(probabilities): choose a method that these serve, or ask its custodian for more\n"
-    )
-    assert stage.service.calls == []
-
-
-def test_a_teacher_of_other_data_is_refused(train, stage):
-    stage.service.shape = (3, 32, 32)
-    code, _, err = train("--yes")
-    assert code == 2
-    assert "takes samples of uint8 [3, 32, 32], and fake has uint8 [1, 28, 28]" in err
-    stage.service.shape = (1, 28, 28)
-    stage.service.classes = (*CLASSES[:9], "smudge")
-    code, _, err = train("--yes")
-    assert code == 2
-    assert "class 9 is 'smudge' to the teacher at" in err
-    assert "'pattern-9' in fake" in err
-
-
-def test_a_service_that_stays_away_is_a_passing_fault(train, stage, tmp_path):
-    stage.stop()
-    code, out, err = train("--yes")
-    assert code == 1
-    assert "error: no teacher service answers at 127.0.0.1" in err
-    assert "asking again" in out
-    stage.start()
-    assert train("--yes")[0] == 0
-
-
-def test_ctrl_c_while_asking_loses_nothing(train, stage, tmp_path):
-    def interrupt(context, response):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)
-
-    stage.service.after = [lambda *_: None, interrupt]
-    code, out, err = train("--yes")
-    assert code == 130
-    assert "10 of 24 answers are stored in" in out
-    assert "--resume" in out
-    assert stage.service.spent == 20 * PRICE
-    code, _, err = train("--yes")
-    assert code == 2
-    assert "already holds a run; go on with it by --resume" in err
-    code, out, _ = train("--yes", "--resume")
-    assert code == 0
-    assert stage.service.spent == QUERIES * PRICE
-    ids = [request_id for request_id, _ in stage.service.calls]
-    assert ids[1] == ids[2]
-
-
-def test_ctrl_c_while_training_leaves_a_state_that_goes_on_exactly(
-    train, stage, tmp_path, monkeypatch
-):
-    run, save = tmp_path / "run", pupil.save_checkpoint
-
-    def interrupted(*arguments):
-        save(*arguments)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    options = ["--yes", "--steps", "60", "--checkpoint-every", "5"]
-    with monkeypatch.context() as patch:
-        patch.setattr(pupil, "save_checkpoint", interrupted)
-        code, out, _ = train(*options)
-    assert code == 130
-    assert f"student-client train --config {run / 'config.toml'} --resume" in out
-    assert not (run / "result.json").exists()
-    # The service is not needed any more: all answers are here.
-    stage.stop()
-    assert train(*options, "--resume")[0] == 0
-    stage.start()
-    assert train(*options, out="whole")[0] == 0
-    pair = [
-        safetensors.numpy.load_file(tmp_path / name / "student/weights.safetensors")
-        for name in ("run", "whole")
-    ]
-    for name, values in pair[0].items():
-        assert (values == pair[1][name]).all(), name
-
-
-def test_the_recorded_options_repeat_the_run(train, command, stage, tmp_path):
-    assert train("--yes", "--method-set", "hint_weight=0.5", "--seed", "3")[0] == 0
-    config = tmp_path / "run/config.toml"
-    recorded = tomllib.loads(config.read_text())["train"]
-    assert recorded["seed"] == 3
-    assert recorded["split-seed"] == 0
-    assert recorded["method-set"] == ["hint_weight=0.5"]
-    code, _, err = command("train", "--config", config, "--out", tmp_path / "again", "--yes")
-    assert (code, err) == (0, "")
-    first, second = (result(tmp_path / name) for name in ("run", "again"))
-    assert first["last"] == second["last"]
-
-
-def test_a_run_is_resumed_under_its_own_options_only(train, stage):
-    stage.service.after = [lambda context, _: context.abort(grpc.StatusCode.UNKNOWN, "broken")]
-    assert train("--yes")[0] == 2
-    code, _, err = train("--yes", "--resume", "--learning-rate", "0.5")
-    assert code == 2
-    assert "was begun with --learning-rate 0.001, now it is 0.5" in err
-    assert train("--yes", "--resume", "--deadline", "30")[0] == 0
-
-
-def test_there_must_be_something_to_resume(train):
-    code, _, err = train("--yes", "--resume")
-    assert code == 2
-    assert "holds no run to resume" in err
-
-
-def test_a_finished_run_is_not_done_again(train, stage):
-    train("--yes")
-    calls = len(stage.service.calls)
-    code, out, _ = train("--yes", "--resume")
-    assert code == 0
-    assert "% of 50 test samples" in out
-    assert len(stage.service.calls) == calls
-
-
-def test_free_answers_are_not_asked_about(train, stage, tmp_path):
-    stage.service.charges, stage.service.mode, stage.service.budget = (0, 0), "dp-sgd", 0
-    code, out, err = train()
-    assert (code, err) == (0, "")
-    assert "whose privacy the teacher's training paid for" in " ".join(out.split())
-    found = result(tmp_path / "run")
-    assert found["answers"]["charged"] == 0
-    assert found["promise"]["mode"] == "dp-sgd"
-
-
-def test_an_export_carries_the_promise_and_measures_the_same(train, command, stage, tmp_path):
-    train("--yes")
-    code, out, _ = command("export", tmp_path / "run", "--out", tmp_path / "given", "--json")
-    assert code == 0
-    card = json.loads(out)
-    assert card["privacy"]["promise"]["epsilon"] == 4.0
-    assert card["privacy"]["ledger_id"] == stage.service.ledger_id
-    assert sorted(path.name for path in (tmp_path / "given").iterdir()) == [
-        "card.json",
-        "weights.safetensors",
-    ]
-    code, out, _ = command("evaluate", tmp_path / "given", *DATA, "--json")
-    assert code == 0
-    measured = json.loads(out)
-    assert measured["accuracy"] == card["test_accuracy"]
-    assert measured["samples"] == 50
-    code, out, _ = command("evaluate", tmp_path / "given", *DATA, "--part", "unlabelled")
-    assert code == 0
-    assert "of 60 samples (fake, unlabelled)" in out
-    assert "replace-one" in out
-
-
-def test_an_export_of_anything_else_is_refused(train, command, tmp_path):
-    code, _, err = command("export", tmp_path, "--out", tmp_path / "given")
-    assert code == 2
-    assert "holds no student" in err
-    train("--yes")
-    (tmp_path / "given").mkdir()
-    (tmp_path / "given/something").touch()
-    code, _, err = command("export", tmp_path / "run", "--out", tmp_path / "given")
-    assert code == 2
-    assert "exists already" in err
-    weights = tmp_path / "run/student/weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x55")
-    code, _, err = command("export", tmp_path / "run", "--out", tmp_path / "new")
-    assert code == 2
-    assert "is not the file that" in err
-    assert not (tmp_path / "new").exists()
-
-
-def test_describe_and_budget_show_teacher_price_and_promise(command, stage):
-    stage.service.spent = 2_500_000
-    code, out, err = command("describe", stage.address, "--plaintext")
-    assert (code, err) == (0, "")
-    assert all(len(line) <= 80 for line in out.splitlines())
-    for part in ("ensemble, 200 teachers", "probabilities", "0.125", "1,000", "7,500 new answers",
-                 "ε = 1 of 4", "replace-one"):  # fmt: skip
-        assert part in out
-    code, out, _ = command("describe", stage.address, "--plaintext", "--json")
-    described = json.loads(out)
-    assert {tap["name"] for tap in described["taps"]} == TAPS
-    assert described["charge_per_sample"] == PRICE
-    code, out, _ = command("budget", stage.address, "--plaintext", "--json")
-    assert json.loads(out)["left"] == 7_500_000
-
-
-def test_mistakes_at_the_command_line_are_one_line(command, stage, tmp_path):
-    for arguments in (
-        ["describe"],
-        ["describe", "nowhere"],
-        ["describe", stage.address],
-        ["describe", stage.address, "--plaintext", "--colour", "red"],
-        ["train", stage.address, "--plaintext", "--steps", "many", "--out", tmp_path],
-        ["evaluate", "nowhere"],
-        ["train", "file:nowhere", "--out", tmp_path, *DATA],
-        ["--config", "no.toml", "describe", stage.address],
-        ["describe", stage.address, "--certs", tmp_path / "none"],
-    ):
-        code, _, err = command(*arguments)
-        assert code == 2, arguments
-        assert err.startswith("error: ")
-        assert len(err.splitlines()) == 1, err
-        assert "Errno" not in err

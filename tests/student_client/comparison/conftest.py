@@ -1,15 +1,10 @@
 """Outcomes that a test can write down, and the command with tiny students."""
 
-import io
-import sys
-
 import pytest
-import torch
 
 from ktan.networks import measure
 from ktan.networks.measure import Size, SpeedUp
 from privacy.promise import Adjacency, Promise
-from student_client import cli, results
 from student_client.comparison import files
 from student_client.comparison.outcomes import Cell, Outcome
 from student_client.comparison.table import Facts, TeacherFacts
@@ -53,37 +48,10 @@ def facts():
 
 
 @pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def brisk(monkeypatch):
+def brisk(brisk, monkeypatch):
     """Pictures and timings as small as they can be: other tests look at them."""
-    monkeypatch.setattr(results, "plot_curves", lambda history, path, title: path.touch())
     monkeypatch.setattr(files, "draw", lambda rows, facts, path: path.touch())
     monkeypatch.setattr(measure, "_SHORTEST", 1e-4)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd, brisk, one_thread):
-    """Runs `student-client` in this process; gives exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["student-client", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

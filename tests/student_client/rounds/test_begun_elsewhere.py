@@ -10,18 +10,11 @@ from ktan.digests import sample_digests
 from student_client.errors import UserError
 from student_client.runs import train_student
 from student_client.screen import Declined, Screen
-from tests.student_client.test_rounds import QUERIES, briefly, public, run
+from tests.student_client.commands import Terminal
+from tests.student_client.rounds.in_rounds import QUERIES
 
-__all__ = ["briefly", "public", "run"]
 BEGUN = 20
 PRICE = 900
-
-
-class Terminal(io.StringIO):
-    """Somebody who types."""
-
-    def isatty(self):
-        return True
 
 
 @pytest.fixture
