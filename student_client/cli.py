@@ -10,27 +10,32 @@ from typing import Annotated, Any, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
 from privacy.errors import PrivacyError, plainly
 from student_client.commands_compare import compare_methods
 from student_client.commands_methods import list_methods
-from student_client.connection import Connection
 from student_client.describe import budget_json, budget_text, describe_text, labelled
 from student_client.description import to_json
 from student_client.errors import TeacherUnavailable
 from student_client.export import evaluate_student, export_student
-from student_client.options import CourseOptions, QueryOptions, StudentOptions
+from student_client.option_groups import (
+    DATA,
+    QUERIES,
+    RECIPE,
+    STUDENT,
+    TRAINING,
+    WIRE,
+    Data,
+    Flag,
+    Queries,
+    Recipe,
+    Wire,
+)
+from student_client.options import CourseOptions, StudentOptions
 from student_client.remote import RemoteTeacher
 from student_client.runs import Run, train_student
 from student_client.screen import Declined, Screen
-
-
-def _split_name(name: str) -> str:
-    """The split's own seed; `--seed` is the run's."""
-    return "split-seed" if name == "seed" else cyclopts.default_name_transform(name)
-
 
 app = App(
     name="student-client",
@@ -42,25 +47,16 @@ app.meta.suppress_keyboard_interrupt = False
 app.command(compare_methods, name="compare")
 app.command(list_methods, name="methods")
 
-Flag = Annotated[bool, Parameter(negative="")]
-Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
-Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
-Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
-Student = Annotated[StudentOptions, Parameter(name="*", negative="", group="Student")]
-Queries = Annotated[QueryOptions, Parameter(name="*", negative="", group="Queries")]
-Course = Annotated[CourseOptions, Parameter(name="*", negative="", group="Training")]
-Trainer = Annotated[TrainerOptions, Parameter(name="*", negative="", group="Training")]
-_DATA = DataSource()
-_RECIPE = SplitRecipe()
-_WIRE = Connection()
+Student = Annotated[StudentOptions, STUDENT]
+Course = Annotated[CourseOptions, TRAINING]
+Trainer = Annotated[TrainerOptions, TRAINING]
 _STUDENT = StudentOptions()
-_QUERIES = QueryOptions()
 _COURSE = CourseOptions()
 _TRAINER = TrainerOptions()
 
 
 @app.command
-def describe(address: str, *, connection: Wire = _WIRE, json: Flag = False) -> None:
+def describe(address: str, *, connection: Wire = WIRE, json: Flag = False) -> None:
     """Show a teacher service: its taps with their noise and price, the methods that they serve,
     promise and budget. Free.
 
@@ -81,7 +77,7 @@ def describe(address: str, *, connection: Wire = _WIRE, json: Flag = False) -> N
 
 
 @app.command
-def budget(address: str, *, connection: Wire = _WIRE, json: Flag = False) -> None:
+def budget(address: str, *, connection: Wire = WIRE, json: Flag = False) -> None:
     """Show what was spent of a service's privacy budget and what is left. Free.
 
     Parameters
@@ -104,13 +100,13 @@ def train(
     teacher: str,
     *,
     out: Path,
-    data: Data = _DATA,
-    recipe: Recipe = _RECIPE,
+    data: Data = DATA,
+    recipe: Recipe = RECIPE,
     student: Student = _STUDENT,
-    queries: Queries = _QUERIES,
+    queries: Queries = QUERIES,
     course: Course = _COURSE,
     trainer: Trainer = _TRAINER,
-    connection: Wire = _WIRE,
+    connection: Wire = WIRE,
     yes: Flag = False,
     resume: Flag = False,
     enough: Flag = False,
@@ -164,8 +160,8 @@ def train(
 def evaluate(
     student: Path,
     *,
-    data: Data = _DATA,
-    recipe: Recipe = _RECIPE,
+    data: Data = DATA,
+    recipe: Recipe = RECIPE,
     part: Literal["test", "labelled", "unlabelled"] = "test",
     device: str = "auto",
     json: Flag = False,

@@ -7,17 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import cyclopts
 from cyclopts import Parameter
 
-from ktan.data import DataSource, SplitRecipe
 from ktan.teachers.live import Draw
 from ktan.trainer import TrainerOptions
 from student_client.comparison.files import CSV, JSON, MARKDOWN, PICTURE
 from student_client.comparison.options import Comparison, parse_methods, parse_seeds
 from student_client.comparison.running import compare
-from student_client.connection import Connection
-from student_client.options import QueryOptions, StudentOptions
+from student_client.option_groups import (
+    DATA,
+    QUERIES,
+    RECIPE,
+    STUDENT,
+    TRAINING,
+    WIRE,
+    Data,
+    Flag,
+    Queries,
+    Recipe,
+    Wire,
+)
+from student_client.options import StudentOptions
 from student_client.screen import Screen
 
 
@@ -35,23 +45,9 @@ class ComparedTraining(TrainerOptions):
     seed: Annotated[int, Parameter(parse=False)] = 0
 
 
-def _split_name(name: str) -> str:
-    """As in `train`, where `--seed` is the run's."""
-    return "split-seed" if name == "seed" else cyclopts.default_name_transform(name)
-
-
-Flag = Annotated[bool, Parameter(negative="")]
-Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
-Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
-Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
-Student = Annotated[ComparedStudent, Parameter(name="*", negative="", group="Student")]
-Queries = Annotated[QueryOptions, Parameter(name="*", negative="", group="Queries")]
-Training = Annotated[ComparedTraining, Parameter(name="*", negative="", group="Training")]
-_DATA = DataSource()
-_RECIPE = SplitRecipe()
-_WIRE = Connection()
+Student = Annotated[ComparedStudent, STUDENT]
+Training = Annotated[ComparedTraining, TRAINING]
 _STUDENT = ComparedStudent()
-_QUERIES = QueryOptions()
 _TRAINER = ComparedTraining()
 
 
@@ -63,12 +59,12 @@ def compare_methods(
     local: Path | None = None,
     local_draw: Draw = "mean",
     remote: str | None = None,
-    data: Data = _DATA,
-    recipe: Recipe = _RECIPE,
+    data: Data = DATA,
+    recipe: Recipe = RECIPE,
     student: Student = _STUDENT,
-    queries: Queries = _QUERIES,
+    queries: Queries = QUERIES,
     trainer: Training = _TRAINER,
-    connection: Wire = _WIRE,
+    connection: Wire = WIRE,
     together: int | None = None,
     validation: int = 0,
     skip_impossible: Flag = False,

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from student_client.binding import bind_method, blank, new_student
 from student_client.config import CONFIG, check_config, write_config
 from student_client.connection import Connection
 from student_client.errors import TeacherError, TeacherUnavailable
+from student_client.option_groups import settings_of
 from student_client.options import (
     CourseOptions,
     QueryOptions,
@@ -77,16 +78,14 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """Option name → value, as on the command line."""
-        found: dict[str, Any] = {"teacher": self.teacher, "out": self.out}
-        for group in (
+        return {"teacher": self.teacher, "out": self.out, **settings_of(*self._groups)}
+
+    @property
+    def _groups(self) -> tuple[Any, ...]:
+        return (
             self.data, self.recipe, self.student, self.queries, self.course, self.trainer,
             self.connection,
-        ):  # fmt: skip
-            for option in fields(group):
-                own = (group, option.name) == (self.recipe, "seed")
-                name = "split_seed" if own else option.name
-                found[name.replace("_", "-")] = getattr(group, option.name)
-        return found
+        )  # fmt: skip
 
 
 def train_student(

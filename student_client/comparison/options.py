@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ktan.teachers.live import Draw
 from ktan.trainer import TrainerOptions
 from student_client.comparison.outcomes import Cell, TeacherKind
 from student_client.connection import Connection
+from student_client.option_groups import option_name, settings_of
 from student_client.options import LOCAL, QueryOptions, StudentOptions
 
 _OF_A_CELL = ("method", "seed")
@@ -109,26 +110,28 @@ class Comparison:
 
     def settings(self) -> dict[str, Any]:
         """Option name → value, as on the command line."""
-        found: dict[str, Any] = {
+        return {
             "methods": ",".join(self.methods),
             "seeds": ",".join(map(str, self.seeds)),
             "local": self.local,
-            "local_draw": self.local_draw,
             "remote": self.remote,
             "out": self.out,
-            "together": self.together,
-            "validation": self.validation,
-            "skip_impossible": self.skip_impossible,
+            **{option_name(name): getattr(self, name) for name in self._own_defaults()},
+            **_without_cells(settings_of(*self._groups)),
         }
-        for group in (
+
+    def _own_defaults(self) -> dict[str, Any]:
+        return {one.name: one.default for one in fields(self) if one.default is not MISSING}
+
+    @property
+    def _groups(self) -> tuple[Any, ...]:
+        return (
             self.data, self.recipe, self.student, self.queries, self.trainer, self.connection
-        ):  # fmt: skip
-            for field in fields(group):
-                if (group, field.name) == (self.recipe, "seed"):
-                    found["split_seed"] = self.recipe.seed
-                elif field.name not in _OF_A_CELL:
-                    found[field.name] = getattr(group, field.name)
-        return {name.replace("_", "-"): value for name, value in found.items()}
+        )  # fmt: skip
+
+
+def _without_cells(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _OF_A_CELL}
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
