@@ -205,7 +205,8 @@ def postfix(row: Mapping[str, float], note: str) -> str:
 
 def _check_options(path: Path, options: TrainerOptions) -> None:
     """A checkpoint goes on under the options it was made with, or the weights would differ."""
-    made: dict[str, Any] = checkpoint_state(path)["options"]
+    # What is not recorded, an earlier version did not have: it did what the default does.
+    made: dict[str, Any] = asdict(TrainerOptions()) | checkpoint_state(path)["options"]
     # Where and how often, not what: these may change.
     free = {"device", "checkpoint_every"}
     for name, value in asdict(options).items():

@@ -42,10 +42,16 @@ def write_config(folder: Path, settings: Settings, command: str = "train") -> No
 
 
 def check_config(
-    folder: Path, settings: Settings, command: str = "train", free: frozenset[str] = frozenset()
+    folder: Path,
+    settings: Settings,
+    defaults: Settings,
+    command: str = "train",
+    free: frozenset[str] = frozenset(),
 ) -> None:
     """Raises UserError when the run in `folder` was begun with other options.
 
+    `defaults`: option name → what it is where nobody gives it. An option that is not recorded
+    counts as that: it was not given, or the version that began the run did not have it yet.
     `free`: further options that may be others now. Raises it for another command's folder, too.
     """
     path = folder / CONFIG
@@ -54,7 +60,8 @@ def check_config(
         raise UserError(f"{folder} is not of `student-client {command}`; name another folder")
     recorded = tables[command]
     for name in sorted(recorded.keys() | settings.keys()):
-        before, now = recorded.get(name), _plain(settings.get(name))
+        before = recorded.get(name, _plain(defaults.get(name)))
+        now = _plain(settings.get(name))
         if name not in _FREE | free and before != now:
             raise UserError(
                 f"{folder} was begun with --{name} {_shown(before)}, now it is {_shown(now)}; "

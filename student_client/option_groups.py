@@ -43,3 +43,8 @@ def settings_of(*groups: Any) -> dict[str, Any]:
         named = _split_name if isinstance(group, SplitRecipe) else option_name
         found.update({named(option.name): getattr(group, option.name) for option in fields(group)})
     return found
+
+
+def defaults_of(*groups: Any) -> dict[str, Any]:
+    """Option name as on the command line → value where none is given, of the same dataclasses."""
+    return settings_of(*(type(group)() for group in groups))

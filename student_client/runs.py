@@ -41,7 +41,7 @@ from student_client.binding import bind_method, blank, new_student
 from student_client.config import CONFIG, check_config, write_config
 from student_client.connection import Connection
 from student_client.errors import TeacherError, TeacherUnavailable
-from student_client.option_groups import settings_of
+from student_client.option_groups import defaults_of, settings_of
 from student_client.options import (
     CourseOptions,
     QueryOptions,
@@ -79,6 +79,10 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Option name → value, as on the command line."""
         return {"teacher": self.teacher, "out": self.out, **settings_of(*self._groups)}
+
+    def defaults(self) -> dict[str, Any]:
+        """The same where nothing was given, of all that need not be."""
+        return defaults_of(*self._groups)
 
     @property
     def _groups(self) -> tuple[Any, ...]:
@@ -180,7 +184,7 @@ def _open_folder(run: Run, *, resume: bool) -> None:
     if resume:
         if not (run.out / CONFIG).exists():
             raise UserError(f"{run.out} holds no run to resume; leave --resume away to begin one")
-        check_config(run.out, settings)
+        check_config(run.out, settings, run.defaults())
         return
     if _begun(run.out):
         raise UserError(

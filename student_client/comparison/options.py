@@ -16,7 +16,7 @@ from ktan.teachers.live import Draw
 from ktan.trainer import TrainerOptions
 from student_client.comparison.outcomes import Cell, TeacherKind
 from student_client.connection import Connection
-from student_client.option_groups import option_name, settings_of
+from student_client.option_groups import defaults_of, option_name, settings_of
 from student_client.options import LOCAL, QueryOptions, StudentOptions
 
 _OF_A_CELL = ("method", "seed")
@@ -119,6 +119,11 @@ class Comparison:
             **{option_name(name): getattr(self, name) for name in self._own_defaults()},
             **_without_cells(settings_of(*self._groups)),
         }
+
+    def defaults(self) -> dict[str, Any]:
+        """The same where nothing was given, of all that need not be."""
+        own = {option_name(name): value for name, value in self._own_defaults().items()}
+        return {**own, **_without_cells(defaults_of(*self._groups))}
 
     def _own_defaults(self) -> dict[str, Any]:
         return {one.name: one.default for one in fields(self) if one.default is not MISSING}

@@ -239,7 +239,7 @@ def _open_folder(comparison: Comparison, *, resume: bool) -> None:
             raise UserError(
                 f"{out} holds no comparison to resume; leave --resume away to begin one"
             )
-        check_config(out, settings, "compare", _MAY_CHANGE)
+        check_config(out, settings, comparison.defaults(), "compare", _MAY_CHANGE)
     elif _begun(out):
         raise UserError(
             f"{out} already holds a comparison; go on with it by --resume, "

@@ -18,3 +18,11 @@ class Terminal(io.StringIO):
 
     def isatty(self):
         return True
+
+
+def forget(config, *options):
+    """Makes a run's record that of a version which did not have these options."""
+    lines = config.read_text().splitlines()
+    kept = [line for line in lines if line.partition(" = ")[0] not in options]
+    assert len(lines) - len(kept) == len(options)
+    config.write_text("\n".join(kept) + "\n")

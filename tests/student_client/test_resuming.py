@@ -9,7 +9,7 @@ import grpc
 import safetensors.numpy
 
 from ktan import pupil
-from tests.student_client.commands import PRICE, QUERIES, result
+from tests.student_client.commands import PRICE, QUERIES, forget, result
 
 
 def test_a_service_that_stays_away_is_a_passing_fault(train, stage, tmp_path):
@@ -107,3 +107,18 @@ def test_a_finished_run_is_not_done_again(train, stage):
     assert code == 0
     assert "% of 50 test samples" in out
     assert len(stage.service.calls) == calls
+
+
+def test_options_that_an_earlier_version_did_not_have_count_as_their_defaults(
+    train, stage, tmp_path
+):
+    stage.service.after = [lambda context, _: context.abort(grpc.StatusCode.UNKNOWN, "broken")]
+    assert train("--yes")[0] == 2
+    forget(
+        tmp_path / "run/config.toml",
+        *("opponent-learning-rate", "select-steps", "all-taps", "method-set", "split-seed"),
+    )
+    code, _, err = train("--yes", "--resume", "--opponent-learning-rate", "0.1")
+    assert code == 2
+    assert "was begun with --opponent-learning-rate 0.003, now it is 0.1" in err
+    assert train("--yes", "--resume")[0] == 0

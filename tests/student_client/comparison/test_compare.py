@@ -8,6 +8,7 @@ import tomllib
 import pytest
 
 from ktan import pupil
+from tests.student_client.commands import forget
 from tests.student_client.comparison.tables import PRICE, QUERIES, same, table, weights
 
 
@@ -165,6 +166,12 @@ def test_a_comparison_is_resumed_under_its_own_options_only(compare, command, te
     assert result["method_options"]["kd_weight"] == 0.5
     assert result["validation_samples"] == 7
     assert "validation_accuracy" in result["last"]
+    # As a version that did not have these options recorded it.
+    forget(config, "local-draw", "skip-impossible", "unlabelled-batch", "all-taps")
+    assert (
+        "was begun with --local-draw mean, now it is one"
+        in compare(*options, *own, "--local-draw", "one", "--resume")[2]
+    )
     code, out, err = command("compare", "--config", config, "--resume")
     assert (code, err) == (0, "")
     assert "2 of 2 students before" in out
