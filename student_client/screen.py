@@ -63,6 +63,13 @@ class Screen:
         ) as bar:
             yield FetchingBar(bar, self)
 
+    def stepping(self, steps: int) -> Iterator[int]:
+        """The numbers of the steps of a training, beside a bar."""
+        yield from tqdm(
+            range(steps), unit="step", desc="training", disable=not self.bars, file=sys.stderr,
+            mininterval=0.5,
+        )  # fmt: skip
+
 
 class FetchingBar:
     """The screen as `progress.Progress`."""

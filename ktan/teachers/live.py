@@ -27,7 +27,7 @@ from ktan.teacher import AnswerTap
 from ktan.teachers.card import TeacherCard
 from ktan.teachers.folder import WEIGHTS_FILE, read_tensors
 from ktan.teachers.tsl import TeacherToStudentLayer, student_shape
-from ktan.teachers.tsl_training import LayerFile, LayerRecipe, Weights, train_layers
+from ktan.teachers.tsl_training import LayerFile, LayerRecipe, Watch, Weights, train_layers
 
 Draw = Literal["mean", "one"]
 
@@ -134,12 +134,14 @@ class LiveTeacher:
         recipe: LayerRecipe | None = None,
         *,
         folder: Path | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Trains the layers of those of its taps that are TSLs and have none yet.
 
         `samples` uint8 or float32 [n, ...] not normalised, `labels` int64 [n] (-1: the teacher's
         own opinion): the student's training data. `folder` keeps the layers: a later call with the
-        same teachers, data and recipe finds them there.
+        same teachers, data and recipe finds them there. `watch` sees the steps of those that are
+        trained.
         """
         recipe = recipe or LayerRecipe(precision=self._precision)
         for tap in self._taps.values():
@@ -152,7 +154,7 @@ class LiveTeacher:
             if layers is None:
                 layers = train_layers(
                     self._readers, tap, self._shapes[str(tap.path)][0], self.spec.classes,
-                    self._normalise, samples, labels, recipe, self._device,
+                    self._normalise, samples, labels, recipe, self._device, watch,
                 )  # fmt: skip
                 if kept is not None:
                     kept.write(layers)

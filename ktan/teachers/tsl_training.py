@@ -4,7 +4,7 @@ For private teachers see `teacher_server.training`: there no layer may know of a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +27,8 @@ from ktan.teachers.tsl import PARTS, TeacherToStudentLayer, new_layer
 
 Weights = Mapping[str, Tensor]
 """Of one layer, by part."""
+Watch = Callable[[Tap, int], Iterable[int]]
+"""Tap and number of steps → the steps' numbers from 0: a caller that shows them stands between."""
 _UNPROTECTED: Final = (
     "unprotected: trained behind a teacher without noise and under no promise; do not give it to "
     "anybody who may not see the private records"
@@ -57,6 +59,7 @@ def train_layers(
     labels: Tensor,
     recipe: LayerRecipe,
     device: torch.device,
+    watch: Watch | None = None,
 ) -> list[Weights]:
     """A layer on `device` for each of the frozen networks behind `readers`.
 
@@ -80,7 +83,7 @@ def train_layers(
     generator = torch.Generator().manual_seed(recipe.seed)
     passes = math.ceil(recipe.steps * recipe.batch / len(samples))
     order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(passes)])
-    for step in range(recipe.steps):
+    for step in range(recipe.steps) if watch is None else watch(tap, recipe.steps):
         places = order[step * recipe.batch : (step + 1) * recipe.batch]
         views = Augment(recipe.augment)(samples[places].to(device), generator)
         inputs = channels_last(normalise(views))

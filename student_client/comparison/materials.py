@@ -7,7 +7,7 @@ beside every labelled sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from ktan.methods import Method
 from ktan.networks import NetworkSpec
+from ktan.taps import Tap
 from ktan.teacher import AnswerTap
 from ktan.training_data import TrainingData
 from student_client.comparison.lessons import Material
 from student_client.comparison.local_teacher import ComparedTeacher
 from student_client.public_data import PublicData
 from student_client.queries import Chosen
+from student_client.screen import Screen
 from student_client.sources import Answers
 
 _AT_HAND = 512
@@ -68,16 +70,28 @@ def local_material(
     teacher: ComparedTeacher,
     offer: Material,
     folder: Path,
+    screen: Screen,
 ) -> Material:
     """A local teacher beside every student: each augmented view is answered as it is drawn.
 
     Students that ask nobody may sit in, too. Layers that give the teacher's maps the student's
-    shape are trained first, on all public samples, and kept in `folder`.
+    shape are trained first, on all public samples, which the screen shows, and kept in `folder`.
     """
+    samples = torch.cat([public.labelled, public.unlabelled])
+
+    def watch(tap: Tap, steps: int) -> Iterator[int]:
+        screen.fact(
+            "Layer",
+            f"{tap.text} of the local teacher is trained, once for all students: {steps:,} steps "
+            f"on {len(samples):,} public samples",
+        )
+        return screen.stepping(steps)
+
     teacher.live.prepare(
-        torch.cat([public.labelled, public.unlabelled]),
+        samples,
         torch.cat([public.labels, public.labels.new_full((len(public.unlabelled),), -1)]),
         folder=folder,
+        watch=watch,
     )
     data = samples_of(public, chosen)
     assert data.answered is not None

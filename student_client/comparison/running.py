@@ -145,7 +145,9 @@ def _materials(
             offers["remote"] = remote_material(public, chosen, offers["remote"], answers)
     materials = offers | {"none": alone_material(public, chosen)}
     if local is not None:
-        materials["local"] = local_material(public, chosen, local, offers["local"], out / _RUNS)
+        materials["local"] = local_material(
+            public, chosen, local, offers["local"], out / _RUNS, screen
+        )
     return cells, materials
 
 

@@ -1,6 +1,7 @@
 """The teacher-to-student layer: the student's shape, what the teacher knows, and nothing else."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,18 +182,27 @@ def test_layers_are_the_recipes_and_are_kept(
     short = dataclasses.replace(RECIPE, steps=4)
     samples, labels = data(64, seed=2)
 
+    seen = []
+
+    def watch(tap: Tap, steps: int) -> Iterator[int]:
+        for step in range(steps):
+            seen.append((tap.kind, step))
+            yield step
+
     def answers(recipe: LayerRecipe, folder: Path | None = None) -> Tensor:
         made = live(teacher)
-        made.prepare(samples, labels, recipe, folder=folder)
+        made.prepare(samples, labels, recipe, folder=folder, watch=watch if folder else None)
         return made.answer(samples[:8])["tsl"]
 
     first = answers(short, tmp_path)
+    assert seen == [("tsl", step) for step in range(4)]
     assert torch.equal(first, answers(short))
     assert not torch.equal(first, answers(dataclasses.replace(short, seed=1)))
     with monkeypatch.context() as patch:
         patch.setattr(tsl_training, "train_layers", None)
         patch.setattr("ktan.teachers.live.train_layers", None)
         assert torch.equal(first, answers(short, tmp_path))
+        assert len(seen) == 4
         # Other labels, another recipe: what is kept is of another training.
         labels = labels.flip(0)
         with pytest.raises(TypeError):

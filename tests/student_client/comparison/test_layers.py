@@ -13,8 +13,12 @@ from tests.student_client.comparison.tables import table, weights
 def test_a_layer_is_trained_once_and_found_again(compare, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "LayerRecipe", partial(LayerRecipe, steps=5))
     options = ("--local", teacher, "--seeds", "0")
-    code, _, err = compare("ktan", *options)
+    code, out, err = compare("ktan", *options)
     assert (code, err) == (0, "")
+    # 40 with labels and 60 without.
+    told = "is trained, once for all students: 5 steps on 100 public samples"
+    assert " ".join(out.split()).count(told) == 1
+    assert max(map(len, out.splitlines())) <= 80
     rows = {row["method"]: row["teacher"] for row in table(tmp_path / "table")["rows"]}
     assert rows == {"local": "none", "ktan": "local"}
     # Behind a teacher without noise, so not beside the table, which may be shared.
@@ -30,8 +34,9 @@ def test_a_layer_is_trained_once_and_found_again(compare, teacher, tmp_path, mon
 
     monkeypatch.setattr(live, "train_layers", never)
     before = weights(tmp_path / "table")["ktan-local-0"]
-    code, _, err = compare("ktan", *options[:2], "--seeds", "0,1", "--resume")
+    code, out, err = compare("ktan", *options[:2], "--seeds", "0,1", "--resume")
     assert (code, err) == (0, "")
+    assert "Layer" not in out
     assert kept.read_bytes() == content
     after = weights(tmp_path / "table")
     assert all((after["ktan-local-0"][name] == before[name]).all() for name in before)
