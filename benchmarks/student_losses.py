@@ -28,7 +28,7 @@ from ktan.methods.ktan import KTAN
 from ktan.methods.local import Local
 from ktan.methods.soft_logits import SoftLogits
 from ktan.networks import NetworkSpec, build
-from ktan.taps import read_taps
+from ktan.tap_reader import read_taps
 from ktan.teacher import AnswerTap
 from ktan.trainer import TrainerOptions, train
 from ktan.training_data import TrainingData

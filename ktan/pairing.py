@@ -6,7 +6,7 @@ from torch import nn
 
 from ktan.errors import UserError
 from ktan.networks import NetworkStages
-from ktan.taps import tap_shapes
+from ktan.tap_reader import tap_shapes
 from ktan.teacher import AnswerTap
 
 

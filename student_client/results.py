@@ -19,7 +19,7 @@ from ktan.methods.combination import method_options
 from ktan.networks import NetworkSpec, count_parameters, multiply_adds
 from ktan.networks.exits import ExitHead, exit_multiply_adds
 from ktan.precision import resolve_device
-from ktan.taps import read_taps
+from ktan.tap_reader import read_taps
 from ktan.trainer import TrainerOptions
 from student_client.provenance import alone
 from student_client.public_data import PublicData

@@ -29,7 +29,8 @@ from ktan.networks import NetworkSpec, build
 from ktan.optimisers import learning_rate
 from ktan.precision import Precision, autocast
 from ktan.schedule import StagePlan
-from ktan.taps import Tap, read_taps
+from ktan.tap_reader import read_taps
+from ktan.taps import Tap
 from ktan.teachers.live import LiveTeacher
 from ktan.training_data import BatchStream, TrainingData
 from student_client.public_data import PublicData

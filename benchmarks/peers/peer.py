@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ktan.methods.objective import Stage
 from ktan.networks import NetworkSpec, NetworkStages, build, stages_of
 from ktan.schedule import Place
-from ktan.taps import tap_shapes
+from ktan.tap_reader import tap_shapes
 
 
 @dataclass(frozen=True)

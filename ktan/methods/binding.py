@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ktan.errors import UserError
 from ktan.methods.needs import Need, taps_for
 from ktan.networks import NetworkStages
-from ktan.taps import tap_shapes
+from ktan.tap_reader import tap_shapes
 from ktan.teacher import AnswerTap
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ktan.errors import UserError
 from ktan.networks import build
 from ktan.precision import Precision, autocast, resolve_device
-from ktan.taps import TapReader, read_taps
+from ktan.tap_reader import TapReader, read_taps
 from ktan.teachers.alignment import Alignment
 from ktan.teachers.card import CardTap, TeacherCard
 from ktan.teachers.folder import read_alignments, read_weights

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from ktan.derivation import resized
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, NetworkStages, build, stages_of
-from ktan.taps import Tap, tap_shapes
+from ktan.tap_reader import tap_shapes
+from ktan.taps import Tap
 
 _PREFIX = "tsl:"
 PARTS = ("convolution", "scale", "shift")

@@ -22,7 +22,8 @@ from ktan.errors import UserError
 from ktan.memory_format import channels_last
 from ktan.optimisers import learning_rate, make_optimiser
 from ktan.precision import Precision, autocast
-from ktan.taps import Tap, TapReader
+from ktan.tap_reader import TapReader
+from ktan.taps import Tap
 from ktan.teachers.tsl import PARTS, TeacherToStudentLayer, new_layer
 
 Weights = Mapping[str, Tensor]

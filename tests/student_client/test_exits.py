@@ -9,7 +9,7 @@ from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.evaluation import accuracy
 from ktan.networks import count_parameters
-from ktan.taps import read_taps
+from ktan.tap_reader import read_taps
 from ktan.trainer import TrainerOptions
 from student_client import cli, results
 from student_client.connection import Connection

@@ -12,7 +12,7 @@ from ktan.networks import (
     default_hint,
     multiply_adds,
 )
-from ktan.taps import read_taps, tap_shapes
+from ktan.tap_reader import read_taps, tap_shapes
 
 COLOUR = (3, 32, 32)
 

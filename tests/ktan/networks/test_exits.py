@@ -14,7 +14,7 @@ from ktan.networks.exits import (
     exit_heads,
     exit_multiply_adds,
 )
-from ktan.taps import read_taps, tap_shapes
+from ktan.tap_reader import read_taps, tap_shapes
 
 RESNET = NetworkSpec("resnet8", (3, 8, 8), 10)
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build, default_hint, multiply_adds
-from ktan.taps import pool, read_taps, tap_shapes
+from ktan.tap_reader import read_taps, tap_shapes
+from ktan.taps import pool
 
 
 @pytest.mark.parametrize(
