@@ -36,11 +36,22 @@ class Augment:
                 f"{', '.join(get_args(AugmentName))}"
             )
 
+    @property
+    def draws(self) -> int:
+        """Uniform numbers that a view of one image is made of."""
+        return {"none": 0, "shift": 3, "crop-flip": 3, "affine": 6, "strong": DRAWS}[self.name]
+
     def __call__(self, samples: Tensor, generator: torch.Generator) -> Tensor:
         """A random view of each of `samples` [B, C, H, W], uint8 or float, in its own unit.
 
         `generator` lives on the samples' device or on the CPU.
         """
+        if self.name == "none":
+            return samples
+        return self.views(samples, _random(self.draws, samples, generator))
+
+    def views(self, samples: Tensor, chance: Tensor) -> Tensor:
+        """The views that `chance` says, float32 [draws, B], uniform in [0, 1)."""
         if self.name == "none":
             return samples
         if samples.ndim != 4:
@@ -53,10 +64,10 @@ class Augment:
                 raise UserError(
                     f"augmentation 'strong' needs uint8 images, not {samples.dtype}; use affine"
                 )
-            return strong_views(samples, _random(DRAWS, samples, generator))
+            return strong_views(samples, chance)
         if self.name == "affine":
-            return _affine(samples, generator)
-        return _shifted(samples, generator, mirror=self.name == "crop-flip")
+            return _affine(samples, chance)
+        return _shifted(samples, chance, mirror=self.name == "crop-flip")
 
 
 def _random(count: int, samples: Tensor, generator: torch.Generator) -> Tensor:
@@ -65,10 +76,9 @@ def _random(count: int, samples: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.to(samples.device, non_blocking=True)
 
 
-def _shifted(samples: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
+def _shifted(samples: Tensor, chance: Tensor, *, mirror: bool) -> Tensor:
     count, _, height, width = samples.shape
     down, across = max(1, height // 8), max(1, width // 8)
-    chance = _random(3, samples, generator)
     top = (chance[0] * (2 * down + 1)).long()
     left = (chance[1] * (2 * across + 1)).long()
     if mirror:
@@ -80,8 +90,8 @@ def _shifted(samples: Tensor, generator: torch.Generator, *, mirror: bool) -> Te
     return windows[torch.arange(count, device=samples.device), :, top, left]
 
 
-def _affine(samples: Tensor, generator: torch.Generator) -> Tensor:
-    chance = 2 * _random(6, samples, generator) - 1
+def _affine(samples: Tensor, chance: Tensor) -> Tensor:
+    chance = 2 * chance - 1
     return affine_views(
         samples,
         angle=0.2 * chance[0],

@@ -1,8 +1,9 @@
 """Trains one teacher by DP-SGD (Abadi et al. 2016) with Opacus.
 
-Each record's gradient is bounded by itself, records are sampled independently (Poisson), noise is
-added to the sum, and the sum is divided by the *expected* batch size: the mechanism that
-`privacy.composition` accounts. Sampling and noise come from secret entropy (secret_noise.py).
+Each record's gradient is bounded by itself (clipping.py), records are sampled independently
+(Poisson), noise is added to the sum, and the sum is divided by the *expected* batch size: the
+mechanism that `privacy.composition` accounts. Sampling and noise come from secret entropy
+(secret_noise.py).
 Batch sizes, gradient norms and the training loss are private and neither shown nor stored.
 """
 
@@ -11,22 +12,20 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from opacus.grad_sample import GradSampleModule
-from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from ktan.data import Normalisation
+from ktan.data import Augment, Normalisation
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from ktan.optimisers import OptimiserName, learning_rate, make_optimiser
 from privacy.composition import DpSgdRun
+from teacher_server.training.clipping import Clipper, Clipping
 from teacher_server.training.secret_noise import SecretNoise
 from teacher_server.training.stack_state import StackState
 
@@ -47,11 +46,22 @@ class DpSgdRecipe:
     learning_rate: float
     optimiser: OptimiserName
     chunk: int
-    """Records whose gradients are in memory at once; changes nothing but time."""
+    """Records, or views, whose gradients are in memory at once; changes nothing but time."""
+    clipping: Clipping = "ghost"
+    """How gradients are clipped; changes nothing but time."""
+    views: int = 1
+    """Of a record, whose gradients are averaged before they are clipped; 1: the record itself."""
+    augment: Augment = field(default_factory=Augment)
+    """What views are made by, where there is more than one."""
 
     def fingerprint(self) -> str:
         """Differs for recipes that would not continue each other's states."""
-        return repr(replace(self, chunk=0))
+        viewed = f" {self.views} views {self.augment}" if self.views > 1 else ""
+        return (
+            f"DpSgdRecipe(spec={self.spec!r}, normalise={self.normalise!r}, run={self.run!r}, "
+            f"max_grad_norm={self.max_grad_norm!r}, learning_rate={self.learning_rate!r}, "
+            f"optimiser={self.optimiser!r}, chunk=0){viewed}"
+        )
 
 
 def train_dp_sgd(
@@ -101,7 +111,7 @@ def train_dp_sgd(
     every = max(1, recipe.run.steps // _CHECKPOINTS)
     # Opacus's hooks need no gradient of the inputs; torch warns of that once for each module.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    with _Clippers(network, recipe, samples, labels) as clippers:
+    with _Clippers(network, recipe, samples, labels, source) as clippers:
         while state.step < recipe.run.steps:
             for group in inner.param_groups:
                 group["lr"] = learning_rate(recipe.learning_rate, state.step, recipe.run.steps)
@@ -125,17 +135,30 @@ def train_dp_sgd(
 
 
 class _Clippers:
-    """Sums clipped gradients of many records: one replica of the network for each core."""
+    """Sums clipped gradients of many records: one replica of the network for each core.
+
+    A step's records are taken in chunks (Opacus's virtual steps): what is summed, and what it is
+    divided by and noised with, is the step's, however many chunks it takes.
+    """
 
     def __init__(
-        self, network: nn.Module, recipe: DpSgdRecipe, samples: Tensor, labels: Tensor
+        self,
+        network: nn.Module,
+        recipe: DpSgdRecipe,
+        samples: Tensor,
+        labels: Tensor,
+        source: SecretNoise,
     ) -> None:
         self._recipe = recipe
         self._samples, self._labels = samples, labels
+        self._source = source
         # One core an operation and many operations at once, where operations are small.
         alone = samples.device.type == "cpu" and torch.get_num_threads() == 1
         count = (os.cpu_count() or 1) if alone else 1
-        self._clippers = [_Clipper(network, recipe.max_grad_norm) for _ in range(count)]
+        example = torch.zeros(2, *samples.shape[1:], device=samples.device)
+        self._clippers = [
+            Clipper(network, recipe.max_grad_norm, recipe.clipping, example) for _ in range(count)
+        ]
         self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> "_Clippers":
@@ -146,72 +169,29 @@ class _Clippers:
 
     def sum(self, drawn: Tensor) -> list[Tensor]:
         """Σ over the drawn records (positions, int64 [n]) of their clipped gradients."""
-        chunks = drawn.split(self._recipe.chunk) if len(drawn) else (drawn,)
+        # Views are in memory at once, too.
+        chunks = drawn.split(max(1, self._recipe.chunk // self._recipe.views)) if len(drawn) else ()
         if len(self._clippers) == 1:
             return self._share(self._clippers[0], chunks)
-        shares = [chunks[i :: len(self._clippers)] for i in range(len(self._clippers))]
         work = [
-            self._pool.submit(self._share, clipper, share)
-            for clipper, share in zip(self._clippers, shares, strict=True)
-            if share
+            self._pool.submit(self._share, clipper, chunks[i :: len(self._clippers)])
+            for i, clipper in enumerate(self._clippers)
         ]
         parts = [future.result() for future in work]
         return [torch.stack(gradients).sum(dim=0) for gradients in zip(*parts, strict=True)]
 
-    def _share(self, clipper: "_Clipper", chunks: Sequence[Tensor]) -> list[Tensor]:
+    def _share(self, clipper: Clipper, chunks: Sequence[Tensor]) -> list[Tensor]:
+        recipe = self._recipe
         for chunk in chunks:
-            clipper.add(self._recipe.normalise(self._samples[chunk]), self._labels[chunk])
+            inputs, labels = self._samples[chunk], self._labels[chunk]
+            if recipe.views > 1:
+                inputs = inputs.repeat_interleave(recipe.views, dim=0)
+                # Secret, like who was drawn: with a known seed, and by places in the batch, others'
+                # views would tell whether one record is in it.
+                chance = self._source.uniform((recipe.augment.draws, len(inputs)))
+                inputs = recipe.augment.views(inputs, chance.to(inputs.device))
+            clipper.add(recipe.normalise(inputs), labels, recipe.views)
         return clipper.take()
-
-
-class _Clipper:
-    """A replica that shares the network's weights and clips each record's gradient by Opacus."""
-
-    def __init__(self, network: nn.Module, max_grad_norm: float) -> None:
-        replica = copy.deepcopy(network)
-        for own, shared in zip(replica.parameters(), network.parameters(), strict=True):
-            own.data = shared.data
-        self._model = GradSampleModule(replica, loss_reduction="sum")
-        self._optimiser = FiniteDPOptimizer(
-            torch.optim.SGD(replica.parameters(), lr=0.0),
-            noise_multiplier=0.0,  # noise is added once, to the sum of all replicas
-            max_grad_norm=max_grad_norm,
-            expected_batch_size=None,
-            loss_reduction="sum",
-        )
-
-    def add(self, inputs: Tensor, labels: Tensor) -> None:
-        """Adds the clipped gradients of these records; of none, if there is none."""
-        logits = self._model(inputs)
-        F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum").backward()
-        self._optimiser.clip_and_accumulate()
-        for parameter in self._optimiser.params:
-            parameter.grad_sample = parameter.grad = None
-
-    def take(self) -> list[Tensor]:
-        """What was added since the last time, a tensor for each parameter."""
-        summed = [parameter.summed_grad for parameter in self._optimiser.params]
-        for parameter in self._optimiser.params:
-            parameter.summed_grad = None
-        return summed
-
-
-class FiniteDPOptimizer(DPOptimizer):
-    """Opacus's clipping, under which no record can poison the sum."""
-
-    def clip_and_accumulate(self) -> None:
-        """As Opacus, but a gradient that is not finite counts as zero.
-
-        Its norm would turn the whole sum into NaN, and so one record would move it without bound.
-        """
-        for parameter in self.params:
-            gradients = parameter.grad_sample
-            finite = gradients.flatten(1).sum(dim=1).isfinite()
-            if not bool(finite.all()):
-                broken = ~gradients.flatten(1).isfinite().all(dim=1)
-                for other in self.params:
-                    other.grad_sample[broken] = 0.0
-        super().clip_and_accumulate()
 
 
 def _require_separable(network: nn.Module, spec: NetworkSpec) -> None:

@@ -1,4 +1,4 @@
-"""The secret randomness of DP-SGD: who is sampled, and the noise.
+"""The secret randomness of DP-SGD: who is sampled, in which views, and the noise.
 
 The words come from `privacy.secret_stream`, keyed by the operating system for each training
 process: not seedable, not repeatable, not logged. A resumed run has new samples and new noise.
@@ -25,6 +25,12 @@ class SecretNoise:
     def sampled(self, count: int, rate: float) -> npt.NDArray[np.int64]:
         """Poisson sampling: the positions below `count` that come up, each with `rate`."""
         return np.flatnonzero(self._uniform(count) < rate).astype(np.int64)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """float32 draws, uniform in [0, 1)."""
+        drawn = self._uniform(int(np.prod(shape, dtype=np.int64)))
+        # To 24 bits first: rounded to the nearest float32, some would be 1.
+        return torch.from_numpy(np.floor(drawn * 2.0**24) * 2.0**-24).float().reshape(shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """float32 standard normal draws (Box & Muller 1958, in float64)."""

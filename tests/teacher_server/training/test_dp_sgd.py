@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 
-from ktan.data import Normalisation
+from ktan.data import Augment, Normalisation
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from ktan.optimisers import learning_rate
 from privacy.composition import DpSgdRun
 from teacher_server.training.dp_sgd import DpSgdRecipe, train_dp_sgd
+from teacher_server.training.secret_noise import SecretNoise
 
 CPU = torch.device("cpu")
 SPEC = NetworkSpec("mlp-small", (12,), 3, {"hidden": (16, 8)})
@@ -76,10 +77,12 @@ def step_size(run=ALL_ONCE):
     return 1.9 * learning_rate(RECIPE.learning_rate, 0, run.steps)
 
 
+@pytest.mark.parametrize("clipping", ["flat", "ghost"])
 @pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
-def test_a_step_is_the_sum_of_clipped_gradients_over_the_expected_batch(start, chunk):
+def test_a_step_is_the_sum_of_clipped_gradients_over_the_expected_batch(start, chunk, clipping):
     samples, labels = records()
-    trained = train(samples, labels, start, dataclasses.replace(RECIPE, chunk=chunk))
+    recipe = dataclasses.replace(RECIPE, chunk=chunk, clipping=clipping)
+    trained = train(samples, labels, start, recipe)
     expected = -step_size() * expected_sum(samples, labels, start, BOUND) / 50
     torch.testing.assert_close(moved(trained, start), expected, rtol=1e-3, atol=1e-6)
 
@@ -115,6 +118,74 @@ def test_noise_has_the_stated_deviation_and_is_never_the_same(start):
     draws = [moved(train(samples, labels, start, recipe), start) / scale for _ in range(20)]
     assert not torch.equal(draws[0], draws[1])
     assert scipy.stats.kstest(torch.cat(draws).double().numpy(), "norm").pvalue > 1e-6
+
+
+IMAGES = dataclasses.replace(
+    RECIPE,
+    spec=NetworkSpec("cnn-small", (1, 13, 13), 3, {"channels": (3, 4), "width": 5}),
+    normalise=Normalisation((0.0,), (1.0,)),
+    views=3,
+    augment=Augment("affine"),
+    chunk=8,
+)
+
+
+@pytest.mark.parametrize(("recipe", "rate"), [(RECIPE, 0.5), (RECIPE, 1e-9), (IMAGES, 0.5)])
+def test_noise_is_added_once_a_step_however_many_chunks_and_views(monkeypatch, recipe, rate):
+    shapes = []
+    drawn = SecretNoise.normal
+
+    def counted(source, shape):
+        shapes.append(shape)
+        return drawn(source, shape)
+
+    monkeypatch.setattr(SecretNoise, "normal", counted)
+    recipe = dataclasses.replace(recipe, run=DpSgdRun(rate, 1.0, 4))
+    samples = torch.randn(50, *recipe.spec.input_shape)
+    train_dp_sgd(samples, torch.zeros(50).long(), recipe, device=CPU)
+    assert shapes == 4 * [tuple(value.shape) for value in build(recipe.spec).parameters()]
+
+
+def test_views_are_random_and_count_as_one_record():
+    """All records in one step, of a bound above every gradient: the mean over many views."""
+    samples, labels = torch.randn(20, 1, 13, 13), torch.arange(20) % 3
+    recipe = dataclasses.replace(IMAGES, max_grad_norm=1e3, run=ALL_ONCE)
+    ends = [
+        train_dp_sgd(samples, labels, dataclasses.replace(recipe, views=views), device=CPU)
+        for views in (1, 2, 2, 64, 64)
+    ]
+    still, two, other, many, more = (
+        torch.cat([value.flatten() for value in end.values()]) for end in ends
+    )
+    start = torch.cat([v.flatten() for v in _fresh(recipe.spec)])
+    size = float((still - start).norm())
+    assert float((two - other).norm()) > 0.05 * size
+    assert float((many - more).norm()) < 0.5 * float((two - other).norm())
+    assert 0.3 * size < float((many - start).norm()) < 3 * size  # not 64 times as long
+
+
+def _fresh(spec):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [value.detach() for value in build(spec).parameters()]
+
+
+def test_a_run_goes_on_in_another_mode_of_clipping_and_not_with_other_views(start, tmp_path):
+    samples, labels = records()
+    recipe = dataclasses.replace(RECIPE, run=DpSgdRun(0.5, 1.0, 12), clipping="flat")
+    with pytest.raises(KeyboardInterrupt):
+        train(samples, labels, start, recipe, folder=tmp_path, stopping=lambda: True)
+    viewed = dataclasses.replace(recipe, views=2, augment=Augment("shift"))
+    with pytest.raises(UserError, match="other options"):
+        train(samples, labels, start, viewed, folder=tmp_path)
+    taken: list[int] = []
+    ghost = dataclasses.replace(recipe, clipping="ghost", chunk=3)
+    train(samples, labels, start, ghost, folder=tmp_path, on_step=taken.append)
+    assert len(taken) == 11
+    # As earlier versions wrote it, whose runs may have been charged.
+    assert recipe.fingerprint().endswith(
+        "max_grad_norm=1.7, learning_rate=0.1, optimiser='sgd', chunk=0)"
+    )
 
 
 def test_a_step_that_draws_nobody_still_adds_noise(start):

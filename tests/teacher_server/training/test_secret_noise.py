@@ -21,6 +21,15 @@ def test_normal_draws_are_standard_normal_and_independent():
     assert scipy.stats.pearsonr(squares[:half], squares[half : 2 * half]).pvalue > ALPHA
 
 
+def test_uniform_draws_are_uniform_and_below_one():
+    draws = SecretNoise().uniform((7, 20_000))
+    assert (draws.shape, draws.dtype) == ((7, 20_000), torch.float32)
+    assert 0.0 <= float(draws.min()) <= float(draws.max()) < 1.0
+    values = draws.double().numpy()
+    assert scipy.stats.kstest(values.ravel(), "uniform").pvalue > ALPHA
+    assert scipy.stats.pearsonr(values[0], values[1]).pvalue > ALPHA
+
+
 def test_poisson_sampling_takes_each_with_its_rate_on_its_own():
     noise = SecretNoise()
     counts = np.array([len(noise.sampled(2000, 0.05)) for _ in range(500)])
