@@ -1,8 +1,9 @@
-"""k networks of one architecture as one stacked computation.
+"""k networks of one architecture, stacked: parameters and buffers are tensors [k, ...].
 
-Parameters and buffers are tensors [k, ...]; `torch.func.vmap` turns k small convolutions into one
-grouped one and k small matrix products into one batched one. Each of the k is computed from its
-own slice only: a slice of NaN or huge numbers leaves the others' results bit for bit the same.
+On a GPU they are one computation: `torch.func.vmap` turns k small convolutions into one grouped one
+and k small matrix products into one batched one. A CPU reads them one after another, which is
+faster there (benchmarks/ensemble.py). Either way each of the k is computed from its own slice only:
+a slice of NaN or huge numbers leaves the others' results bit for bit the same.
 """
 
 import copy
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from ktan.networks import NetworkSpec, build
 from ktan.taps import Tap, TapReader, read_taps
 from ktan.teachers.tsl import layer_in, without_layers
+
+_CPU_MEGABYTES = 64
+"""Of activations, that one network leaves on its way through a chunk of samples."""
 
 State = Mapping[str, Tensor]
 """Parameter or buffer name → [k, ...]."""
@@ -86,11 +90,23 @@ class Stack:
                 outputs.append(copy.deepcopy(network)(inputs))
         return not torch.equal(*outputs)
 
+    @property
+    def reads_stacked(self) -> bool:
+        """Whether reading all networks at once is faster on this device than one after another.
+
+        On a CPU grouped convolutions and batched products lose to plain ones of 256 samples; on a
+        GPU it is the number of kernels that counts.
+        """
+        return self.device.type != "cpu"
+
     @torch.no_grad()
-    def read(self, state: State, samples: Tensor) -> dict[str, Tensor]:
+    def read(
+        self, state: State, samples: Tensor, *, stacked: bool | None = None
+    ) -> dict[str, Tensor]:
         """k states and normalised samples [n, ...], the same for all → tap name → [k, n, ...].
 
-        A state holds the layers of TSL taps, too (`ktan.teachers.tsl`).
+        A state holds the layers of TSL taps, too (`ktan.teachers.tsl`). `stacked`: as one
+        computation or one after another; the faster one (`reads_stacked`) when None.
         In evaluation mode, float32, before alignment. Not chunked: see `chunks`.
         """
         reader = self._reader()
@@ -104,26 +120,27 @@ class Stack:
                 for tap in self.taps
             }
 
-        if len(next(iter(state.values()))) == 1:
-            found = one({name: value[0] for name, value in state.items()})
-            return {name: value[None] for name, value in found.items()}
-        return dict(torch.func.vmap(one)(dict(state)))
+        k = len(next(iter(state.values())))
+        if k > 1 and (self.reads_stacked if stacked is None else stacked):
+            return dict(torch.func.vmap(one)(dict(state)))
+        found = [one({name: value[i] for name, value in state.items()}) for i in range(k)]
+        return {tap.name: torch.stack([each[tap.name] for each in found]) for tap in self.taps}
 
     def chunks(self, teachers: int, samples: int) -> Iterator[tuple[slice, slice]]:
         """Slices of teachers and of samples that are best read at once.
 
-        On a CPU activations should stay in its cache (measured: 200 small CNNs on 256 samples take
-        0.5 s in chunks of 4 MB and 1.8 s in chunks of 256 MB); a GPU wants them large.
+        On a CPU few activations should leave its cache, of one network at a time; a GPU wants many
+        of many.
         """
-        megabytes = 4 if self.device.type == "cpu" else 512
-        rows = max(1, megabytes * 2**20 // self._bytes_a_row())
+        megabytes = 512 if self.reads_stacked else _CPU_MEGABYTES
+        rows = max(1, megabytes * 2**20 // self.bytes_a_row())
         width = max(1, min(samples, rows, 256))
-        height = max(1, rows // width)
+        height = max(1, rows // width) if self.reads_stacked else max(1, teachers)
         for first in range(0, teachers, height):
             for start in range(0, samples, width):
                 yield slice(first, first + height), slice(start, start + width)
 
-    def _bytes_a_row(self) -> int:
+    def bytes_a_row(self) -> int:
         """What the activations of one sample in one network take in float32."""
         total = 0
 

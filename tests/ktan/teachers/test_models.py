@@ -72,6 +72,13 @@ def images(spec, count=N):
     return torch.randint(0, 256, (count, *spec.input_shape), generator=generator, dtype=torch.uint8)
 
 
+@pytest.fixture(params=[True, False], ids=["as one computation", "one after another"])
+def _both_ways(request, monkeypatch):
+    """The CPU takes one way, a GPU the other."""
+    monkeypatch.setattr(Stack, "reads_stacked", request.param)
+
+
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_stack_says_what_each_network_says_alone(kind):
     spec = NETWORKS[kind]
@@ -95,6 +102,7 @@ def test_the_stack_says_what_each_network_says_alone(kind):
             torch.testing.assert_close(answers["hint.features.2"][teacher], inner, **close)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
 def test_a_broken_teacher_answers_zeros_and_the_others_stay_bit_for_bit(poison):
     spec = NETWORKS["plain"]
@@ -130,6 +138,18 @@ def test_one_teacher_takes_the_straight_way_to_the_same_answers(kind):
         torch.testing.assert_close(values[0], whole[name][3], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("_both_ways")
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (7, 300), (250, 3)])
+def test_chunks_cover_every_teacher_and_sample_once(k, n):
+    stack = Stack(NETWORKS["plain"], (), torch.device("cpu"))
+    seen = torch.zeros(k, n)
+    for teachers, samples in stack.chunks(k, n):
+        seen[teachers, samples] += 1
+        assert samples.stop - samples.start <= 256
+    assert (seen == 1).all()
+
+
+@pytest.mark.usefixtures("_both_ways")
 def test_threads_may_share_the_teachers():
     spec = NETWORKS["plain"]
     models = TeacherModels(*make_teachers(spec))
