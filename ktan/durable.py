@@ -24,6 +24,14 @@ def write_durably(path: Path, content: bytes, *, mode: int | None = None) -> Non
     sync_folder(path.parent)
 
 
+def put_durably(temporary: Path, path: Path) -> None:
+    """Renames a file that was written to `path`; returns once both file and name are on disk."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Puts the folder's names on disk: without it a rename or an unlink may be lost."""
     descriptor = os.open(folder, os.O_RDONLY)

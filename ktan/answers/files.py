@@ -4,6 +4,7 @@ A file is safetensors, written once and never changed: of one request under `chu
 under `shards/`. What is mapped stays readable when the file is removed.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from ktan.durable import sync_folder
+from ktan.durable import put_durably
 from ktan.errors import UserError
 
 DIGESTS = "digests"
@@ -36,8 +37,9 @@ class AnswerFile:
 
     path: Path
     arrays: Mapping[str, np.ndarray]
-    """By name; never written to."""
-    metadata: Mapping[str, str]
+    """By name; mapped, and never written to."""
+    header: np.ndarray
+    """uint8: safetensors' header as it lies in the file, with all receipts."""
 
     @classmethod
     def read(cls, path: Path, teacher_version: str) -> "AnswerFile":
@@ -47,13 +49,14 @@ class AnswerFile:
         FileNotFoundError when it is not there.
         """
         try:
-            arrays, metadata = _map(path)
+            arrays, header = _map(path)
+            metadata = _metadata(header)
             sound = metadata.pop(_CHECKSUM) == _checksum(arrays, metadata)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(corrupt(path)) from error
         if not sound or metadata.get("teacher_version") != teacher_version:
             raise UserError(corrupt(path))
-        return cls(path, arrays, metadata)
+        return cls(path, arrays, header)
 
     @staticmethod
     def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -63,22 +66,24 @@ class AnswerFile:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             safetensors.numpy.save_file(arrays, temporary, content)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            put_durably(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Bytes of its arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
 
     @property
-    def requests(self) -> list[dict[str, Any]]:
-        """Of each request: `request_id` and `receipt`."""
-        if "requests" in self.metadata:
-            requests: list[dict[str, Any]] = json.loads(self.metadata["requests"])
-            return requests
-        receipt = json.loads(self.metadata["receipt"])
-        return [{"request_id": self.metadata["request_id"], "receipt": receipt}]
+    def receipts(self) -> list[tuple[str, str]]:
+        """Request id and receipt of each request, the receipt in the JSON that was stored."""
+        metadata = _metadata(self.header)
+        if "requests" in metadata:
+            requests = json.loads(metadata["requests"])
+            return [(request["request_id"], request["receipt"]) for request in requests]
+        return [(metadata["request_id"], metadata["receipt"])]
 
 
 def corrupt(path: Path) -> str:
@@ -89,21 +94,29 @@ def corrupt(path: Path) -> str:
     )
 
 
-def _map(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of a safetensors file; nothing of it is read but its header."""
+def _map(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Arrays and header of a safetensors file."""
     size = path.stat().st_size
     if size < 8:
         raise ValueError("too short for a header")
-    # Unlike mmap.mmap, this keeps no file descriptor: a store may map a thousand files.
-    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    # Unlike mmap.mmap, this keeps no file descriptor: a store may map thousands of files.
+    try:
+        whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{path} cannot be mapped") from error
     whole.flags.writeable = False
     start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
     if start > size:
         raise ValueError("the header is cut off")
-    header = json.loads(whole[8:start].tobytes())
-    metadata = dict(header.pop("__metadata__"))
-    arrays = {name: _array(whole[start:], **entry) for name, entry in header.items()}
-    return arrays, metadata
+    header = whole[8:start]
+    entries = json.loads(header.tobytes())
+    del entries["__metadata__"]
+    arrays = {name: _array(whole[start:], **entry) for name, entry in entries.items()}
+    return arrays, header
+
+
+def _metadata(header: np.ndarray) -> dict[str, str]:
+    return dict(json.loads(header.tobytes())["__metadata__"])
 
 
 def _array(

@@ -57,6 +57,24 @@ def find(sorted_keys: Keys, wanted: Keys) -> Positions:
     return found
 
 
+class DigestRows:
+    """Where each of many digests stands; 40 bytes a digest in memory."""
+
+    def __init__(self, digests: Digests) -> None:
+        found = keys(digests)
+        self._order = np.argsort(found, kind="stable")
+        self._sorted = found[self._order]
+
+    def find(self, digests: Digests) -> Positions:
+        """The first row of each, int64 [n]; -1 where there is none."""
+        wanted, inverse = np.unique(keys(digests), return_inverse=True)
+        places = find(self._sorted, wanted)
+        found = places >= 0
+        places[found] = self._order[places[found]]
+        rows: Positions = places[inverse]
+        return rows
+
+
 class TapIndex:
     """Where the answers of one tap lie: file number and row, by digest."""
 
@@ -73,6 +91,10 @@ class TapIndex:
         """Rows of a file in any order."""
         self._loose.append((file, digests))
         self._sorted = None
+
+    def clear_loose(self) -> None:
+        """Forgets what is in no shard."""
+        self._loose, self._sorted = [], None
 
     def find(self, digests: Digests) -> tuple[Positions, Positions]:
         """File and row of each digest, int64 [n]; both -1 where there is none.

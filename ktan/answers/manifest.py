@@ -8,7 +8,10 @@ from typing import Any
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
 
-FORMAT = 1
+FORMAT = 2
+"""2: answers may lie in shards. A store of format 1 is read as it is, and becomes one of format 2
+with its first shard."""
+_READ = (1, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class AnswerManifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "AnswerManifest":
         """Raises UserError for a format that this version does not know."""
-        if values.get("format") != FORMAT:
+        if values.get("format") not in _READ:
             raise UserError(
-                f"the answer store has format {values.get('format')}, this version reads {FORMAT}; "
-                "use another folder"
+                f"the answer store has format {values.get('format')}, this version reads "
+                f"{' and '.join(map(str, _READ))}; use another folder"
             )
         taps = tuple(AnswerTap.from_json(tap) for tap in values["taps"])
         return cls(values["teacher_version"], taps)

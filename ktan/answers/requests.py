@@ -52,13 +52,16 @@ class Requests:
         }
         write_durably(path, json.dumps(begun).encode())
 
+    def ids(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
     def get(self, request_id: str) -> PendingRequest | None:
         """The request as it was begun; None where it is not under way."""
         path = self.path(request_id)
         return self._read(path) if path.exists() else None
 
     def all(self) -> list[PendingRequest]:
-        return [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        return [self._read(self.path(request_id)) for request_id in self.ids()]
 
     def end(self, request_id: str) -> None:
         """Forgets it, durably; nothing where it is not under way."""

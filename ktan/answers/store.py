@@ -5,65 +5,74 @@ An answer costs privacy, so it is asked once: `begin` puts the request on disk b
 whose fate is unknown; sent again under the same id they cost nothing if they were charged.
 
 A store is a folder: `manifest.json` (which teacher, which taps), `requests/ID.json` (under way),
-`chunks/ID.safetensors` (the answers of one request with their receipt and a checksum).
+`chunks/ID.safetensors` (the answers of one request with their receipt and a checksum), and
+`shards/NUMBER.safetensors` (those of a thousand requests, folded into one file). Every file is
+written whole, under its name at once, and never changed: whatever stops a process leaves a store
+that is sound. A chunk goes when the shard that holds it is durably there.
 
 A request may be for some of the teacher's taps: an answer is of one sample *and one tap*, and what
 is missing is said so. Asking for another tap of a stored sample later costs that tap alone.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ktan.answers.files import DIGESTS, TAP, AnswerFile, corrupt
-from ktan.answers.index import Digests, TapIndex, checked
-from ktan.answers.manifest import AnswerManifest
+from ktan.answers.held import HeldAnswers
+from ktan.answers.index import Digests, checked
+from ktan.answers.manifest import FORMAT, AnswerManifest
 from ktan.answers.requests import PendingRequest, Requests
 from ktan.answers.rows import AnswerRows
 from ktan.durable import write_durably
 from ktan.errors import UserError
+from ktan.locking import exclusive
+
+MANIFEST = "manifest.json"
 
 
 class AnswerStore:
     """Answers by sample digest. One process writes; opened by `open`."""
 
-    def __init__(self, folder: Path, manifest: AnswerManifest) -> None:
+    def __init__(self, folder: Path, manifest: AnswerManifest, *, older: bool = False) -> None:
+        """older: the manifest in `folder` is of an earlier format."""
         self.folder = folder
         self.manifest = manifest
-        self._requests = Requests(folder / "requests", [tap.name for tap in manifest.taps])
-        self._chunks = folder / "chunks"
-        self._chunks.mkdir(parents=True, exist_ok=True)
-        self._files: list[AnswerFile] = []
-        self._index = {tap.name: TapIndex() for tap in manifest.taps}
+        self._older = older
+        self._taps = {tap.name: tap for tap in manifest.taps}
+        self._requests = Requests(folder / "requests", list(self._taps))
+        self._held = HeldAnswers(folder, manifest.teacher_version, list(self._taps))
 
     @classmethod
     def open(cls, folder: Path, manifest: AnswerManifest | None = None) -> "AnswerStore":
-        """Opens the store, or creates it for the teacher of `manifest`.
+        """Opens the store, or creates it for the teacher of `manifest`; reads all of it once.
 
         Raises UserError when the folder holds the answers of another teacher version or of other
         release settings, when it holds none and no manifest is given, and when a file does not
         fit its checksum.
         """
-        path = folder / "manifest.json"
+        path, older = folder / MANIFEST, False
         if path.exists():
-            stored = AnswerManifest.from_json(json.loads(path.read_text()))
+            values = json.loads(path.read_text())
+            stored = AnswerManifest.from_json(values)
             if manifest is not None and manifest != stored:
                 raise UserError(stored.difference(manifest, folder))
-            manifest = stored
+            manifest, older = stored, values["format"] != FORMAT
         elif manifest is None:
-            raise UserError(f"{folder} holds no answers (no manifest.json)")
-        store = cls(folder, manifest)
-        if not path.exists():
-            content = json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n"
-            write_durably(path, content.encode())
-        for chunk in sorted(store._chunks.glob("*.safetensors")):
-            store._admit(chunk)
-            # A crash between the answers and the end of their request leaves both files.
-            store._requests.path(chunk.stem).unlink(missing_ok=True)
+            raise UserError(f"{folder} holds no answers (no {MANIFEST})")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(manifest, path)
+        store = cls(folder, manifest, older=older)
+        # A crash between the answers and the end of their request leaves both files.
+        for request_id in store._requests.ids():
+            if request_id in store._held:
+                store._requests.end(request_id)
+        if store._held.enough:
+            store.fold()
         return store
 
     def __len__(self) -> int:
@@ -72,9 +81,12 @@ class AnswerStore:
 
     def digests(self) -> Digests:
         """Digests of all answered samples, uint8 [n, 32], in no particular order."""
-        parts = [part for index in self._index.values() for part in index.parts()]
-        found: Digests = np.unique(np.concatenate(parts)).view(np.uint8).reshape(-1, 32)
-        return found
+        return self._held.digests(list(self._taps))
+
+    def count(self, tap: str) -> int:
+        """Different samples with an answer of this tap. Raises ValueError where it is unknown."""
+        (name,) = self._names([tap])
+        return len(self._held.digests([name]))
 
     def begin(
         self, request_id: str, digests: np.ndarray, taps: Sequence[str] | None = None
@@ -87,7 +99,7 @@ class AnswerStore:
         names = self._names(taps)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"a request is for taps, each once, not for {list(names)}")
-        if self._chunk(request_id).exists():
+        if request_id in self._held:
             raise ValueError(f"request id {request_id} was used before in {self.folder}")
         self._requests.begin(PendingRequest(request_id, checked(digests), names))
 
@@ -107,22 +119,42 @@ class AnswerStore:
         if begun is None:
             raise ValueError(f"request {request_id} was not begun in {self.folder}")
         self._check(answers, begun)
-        chunk = self._chunk(request_id)
-        AnswerFile.write(
-            chunk,
-            {DIGESTS: begun.digests, **{TAP + name: values for name, values in answers.items()}},
-            {
-                "request_id": request_id,
-                "teacher_version": self.manifest.teacher_version,
-                "receipt": json.dumps(receipt, sort_keys=True),
-            },
-        )
-        self._admit(chunk)
+        self._held.add(request_id, begun.digests, answers, receipt)
         self._requests.end(request_id)
+        if self._held.enough:
+            self.fold()
 
     def abandon(self, request_id: str) -> None:
         """Forgets a begun request that the service refused, and therefore did not charge."""
         self._requests.end(request_id)
+
+    def fold(self) -> None:
+        """Puts the answers that lie in files of their own into shards.
+
+        `finish` and `open` do so by themselves whenever there is enough for one. Does nothing
+        while another process folds.
+        """
+        self._become_current()
+        self._held.fold()
+
+    def adopt(self, other: "AnswerStore") -> int:
+        """Copies the answers, receipts and begun requests of another store of the same teacher.
+
+        Returns how many requests' answers were new here. Cut off, it goes on when called again.
+        Raises UserError for another teacher's store, or while another process writes here.
+        """
+        if other.manifest != self.manifest:
+            raise UserError(self.manifest.difference(other.manifest, self.folder))
+        with exclusive(self.folder) as alone:
+            if not alone:
+                raise UserError(f"another process works on {self.folder}; wait until it has ended")
+            self._become_current()
+            new = self._held.adopt(other._held)
+            begun = set(self._requests.ids())
+            for request in other.pending():
+                if request.request_id not in self._held and request.request_id not in begun:
+                    self._requests.begin(request)
+        return new
 
     def missing(self, digests: np.ndarray, taps: Sequence[str] | None = None) -> np.ndarray:
         """bool [n]: True where one of `taps` (all when None) is not stored.
@@ -131,7 +163,7 @@ class AnswerStore:
         """
         absent = np.zeros(len(checked(digests)), dtype=bool)
         for name in self._names(taps):
-            absent |= self._index[name].find(digests)[0] < 0
+            absent |= self._held.find(name, digests)[0] < 0
         return absent
 
     def answers(self, digests: np.ndarray, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -150,43 +182,40 @@ class AnswerStore:
         """
         return {name: self._rows(name, checked(digests)) for name in self._names(taps)}
 
+    def receipts(
+        self, digests: np.ndarray | None = None, taps: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The receipts of all finished requests, each once, in no particular order.
+
+        With `digests`, of those alone that brought the answers to these samples and `taps` (all
+        when None): several runs may share a store. Raises KeyError for an answer that is missing.
+        """
+        if digests is None:
+            return self._held.receipts()
+        return self._held.receipts(self._held.brought(checked(digests), self._names(taps)))
+
+    def _become_current(self) -> None:
+        """An earlier version must not take a store with shards for one without these answers."""
+        if self._older:
+            _write(self.manifest, self.folder / MANIFEST)
+            self._older = False
+
     def _rows(self, name: str, digests: Digests) -> AnswerRows:
-        shape = next(tap.shape for tap in self.manifest.taps if tap.name == name)
-        files, rows = self._index[name].find(digests)
+        files, rows = self._held.find(name, digests)
         if absent := int((files < 0).sum()):
             raise UserError(
                 f"{absent} of {len(digests)} samples have no answer in {self.folder}; "
                 "ask the teacher for them first"
             )
-        values = {n: self._files[n].arrays[TAP + name] for n in np.unique(files).tolist()}
-        return AnswerRows(shape, values, files, rows)
+        values = {number: self._held.values(name, number) for number in np.unique(files).tolist()}
+        return AnswerRows(self._taps[name].shape, values, files, rows)
 
     def _names(self, taps: Sequence[str] | None) -> tuple[str, ...]:
         if taps is None:
-            return tuple(self._index)
-        if unknown := [name for name in taps if name not in self._index]:
-            raise ValueError(f"no taps {unknown}; the store has {list(self._index)}")
+            return tuple(self._taps)
+        if unknown := [name for name in taps if name not in self._taps]:
+            raise ValueError(f"no taps {unknown}; the store has {list(self._taps)}")
         return tuple(taps)
-
-    def receipts(
-        self, digests: np.ndarray | None = None, taps: Sequence[str] | None = None
-    ) -> list[dict[str, Any]]:
-        """The receipts of all finished requests, in no particular order.
-
-        With `digests`, of those alone that brought the answers to these samples and `taps` (all
-        when None): several runs may share a store. Raises KeyError for an answer that is missing.
-        """
-        files = self._files
-        if digests is not None:
-            found = [self._index[name].find(checked(digests))[0] for name in self._names(taps)]
-            numbers = np.unique(np.concatenate(found))
-            if (numbers < 0).any():
-                raise KeyError("an answer is missing")
-            files = [files[number] for number in numbers.tolist()]
-        return [request["receipt"] for file in files for request in file.requests]
-
-    def _chunk(self, request_id: str) -> Path:
-        return self._chunks / f"{request_id}.safetensors"
 
     def _check(self, answers: Mapping[str, np.ndarray], begun: PendingRequest) -> None:
         expected = {
@@ -203,12 +232,7 @@ class AnswerStore:
                     f"expected float32 {shape}"
                 )
 
-    def _admit(self, chunk: Path) -> None:
-        """Verifies one chunk and enters its rows; the first answer to a sample's tap stays."""
-        file = AnswerFile.read(chunk, self.manifest.teacher_version)
-        taps = [name.removeprefix(TAP) for name in file.arrays.keys() - {DIGESTS}]
-        if not self._index.keys() >= set(taps):
-            raise UserError(corrupt(chunk))
-        for name in taps:
-            self._index[name].add(len(self._files), file.arrays[DIGESTS])
-        self._files.append(file)
+
+def _write(manifest: AnswerManifest, path: Path) -> None:
+    content = json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n"
+    write_durably(path, content.encode())

@@ -1,7 +1,7 @@
 """Receipts and heads that others kept: what a log has to agree with.
 
-A student's answer store keeps each request's receipt in the metadata of its chunk file; only the
-header of such a file is read here, never a tensor.
+A student's answer store keeps receipts in the metadata of its files, of one request or of many;
+only the header of such a file is read here, never a tensor.
 """
 
 import json
@@ -96,13 +96,22 @@ def _read_chunk(file: Path, evidence: Evidence) -> None:
         evidence.damaged.append((file, "its header is no safetensors header"))
         return
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or "receipt" not in metadata:
-        # Weights and checkpoints lie beside the answers, in the same format.
+    # Weights and checkpoints lie beside the answers, in the same format.
+    if not isinstance(metadata, dict) or not metadata.keys() & {"receipt", "requests"}:
         return
     try:
-        evidence.receipts.append((file, Receipt.from_json(json.loads(metadata["receipt"]))))
-    except (ValueError, TypeError, RecursionError) as error:
-        evidence.damaged.append((file, f"its metadata hold no receipt of this format: {error}"))
+        if "requests" in metadata:
+            found = [request["receipt"] for request in json.loads(metadata["requests"])]
+        else:
+            found = [metadata["receipt"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        evidence.damaged.append((file, f"its metadata hold no receipts of this format: {error}"))
+        return
+    for receipt in found:
+        try:
+            evidence.receipts.append((file, Receipt.from_json(json.loads(receipt))))
+        except (ValueError, TypeError, RecursionError) as error:
+            evidence.damaged.append((file, f"its metadata hold no receipt of this format: {error}"))
 
 
 def _read_pin(file: Path, evidence: Evidence) -> None:

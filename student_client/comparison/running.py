@@ -257,7 +257,7 @@ def _begun(out: Path) -> bool:
         f"{_RUNS}/*/{CHECKPOINT}",
         f"{_RUNS}/*/{RESULT}",
         "answers/requests/*.json",
-        "answers/chunks/*.safetensors",
+        "answers/*/*.safetensors",
     ]
     return any(any(out.glob(trace)) for trace in traces)
 

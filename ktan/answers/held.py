@@ -1,0 +1,213 @@
+"""The answer files of one store, and where each answer lies in them.
+
+`chunks/ID.safetensors` holds the answers of one request, `shards/NUMBER.safetensors` those of many.
+A chunk goes when the shard that holds its answers is durably there; a crash in between leaves
+both, and the chunk goes when the store is opened next.
+"""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktan.answers.files import DIGESTS, TAP, AnswerFile, corrupt
+from ktan.answers.index import Digests, Positions, TapIndex
+from ktan.answers.shards import REQUEST, next_name, portions, ready, write_shard
+from ktan.durable import put_durably
+from ktan.errors import UserError
+from ktan.locking import exclusive
+
+CHUNKS = "chunks"
+
+
+class HeldAnswers:
+    """Files of one teacher version, mapped and searchable; none of their answers in memory."""
+
+    def __init__(self, folder: Path, teacher_version: str, taps: Sequence[str]) -> None:
+        """Maps and verifies all there is. Raises UserError for a file that is not sound."""
+        self.folder = folder
+        self.chunks, self.shards = folder / CHUNKS, folder / "shards"
+        for part in (self.chunks, self.shards):
+            part.mkdir(parents=True, exist_ok=True)
+        self._version = teacher_version
+        self._shards: dict[int, AnswerFile] = {}
+        self._loose: dict[int, AnswerFile] = {}
+        """Of one request each. Shards and these are numbered together, in the order of arrival."""
+        self._numbers = itertools.count()
+        self._loose_bytes = 0
+        self._in_shards: set[str] = set()
+        """Ids of requests."""
+        self._index = {name: TapIndex() for name in taps}
+        # In this order: what another process folds meanwhile is found in its shard.
+        chunks = list(self._present_chunks())
+        for chunk in chunks:
+            self._admit_loose(chunk)
+        self._admit_new_shards()
+
+    def __contains__(self, request_id: str) -> bool:
+        """Whether this request's answers are here."""
+        return request_id in self._in_shards or self._chunk(request_id).exists()
+
+    @property
+    def requests(self) -> list[str]:
+        """Ids of all requests whose answers are here."""
+        return [*self._in_shards, *(file.path.stem for file in self._loose.values())]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are answers for a shard."""
+        return ready(len(self._loose), self._loose_bytes)
+
+    def add(
+        self,
+        request_id: str,
+        digests: Digests,
+        answers: Mapping[str, np.ndarray],
+        receipt: Mapping[str, Any],
+    ) -> None:
+        """Stores the answers of one request; durable on return."""
+        path = self._chunk(request_id)
+        arrays = {DIGESTS: digests, **{TAP + name: values for name, values in answers.items()}}
+        metadata = {
+            "request_id": request_id,
+            "teacher_version": self._version,
+            "receipt": json.dumps(receipt, sort_keys=True),
+        }
+        AnswerFile.write(path, arrays, metadata)
+        self._admit_loose(AnswerFile.read(path, self._version))
+
+    def fold(self) -> None:
+        """Puts the answers that lie in files of their own into shards.
+
+        Does nothing while another process folds.
+        """
+        with exclusive(self.folder) as alone:
+            if not alone:
+                return
+            # Another process may have folded some meanwhile.
+            self._admit_new_shards()
+            for portion in portions(list(self._loose.values())):
+                path = self.shards / next_name(self.shards)
+                write_shard(path, portion, self._version)
+                self._admit_new_shards()
+
+    def adopt(self, other: "HeldAnswers") -> int:
+        """Copies the answers of another store's requests; returns how many requests were new.
+
+        Each file is durably here, or not at all, whenever this is cut off; the next call goes on.
+        """
+        known = set(self.requests)
+        new = 0
+        for file in (*other._shards.values(), *other._loose.values()):
+            ids = {request_id for request_id, _ in file.receipts} - known
+            if not ids:
+                continue
+            one = file.path.parent.name == CHUNKS
+            path = self.chunks / file.path.name if one else self.shards / next_name(self.shards)
+            partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            shutil.copyfile(file.path, partial)
+            put_durably(partial, path)
+            copied = AnswerFile.read(path, self._version)
+            self._admit_loose(copied) if one else self._admit_shard(copied)
+            known |= ids
+            new += len(ids)
+        return new
+
+    def find(self, name: str, digests: Digests) -> tuple[Positions, Positions]:
+        """File number and row of the first answer of tap `name` to each sample; -1: none."""
+        return self._index[name].find(digests)
+
+    def values(self, name: str, number: int) -> np.ndarray:
+        """All answers of a tap in one file, mapped: float32 [rows, *shape]."""
+        return self._file(number).arrays[TAP + name]
+
+    def digests(self, taps: Sequence[str]) -> Digests:
+        """Of all samples with an answer of any of `taps`, each once, in no particular order."""
+        parts = [part for name in taps for part in self._index[name].parts()]
+        found: Digests = np.unique(np.concatenate(parts)).view(np.uint8).reshape(-1, 32)
+        return found
+
+    def receipts(self, of: Mapping[int, set[int]] | None = None) -> Iterator[dict[str, Any]]:
+        """Of all requests, each once; with `of`, of these places in files alone."""
+        seen: set[str] = set()
+        for number, file in (self._shards | self._loose).items():
+            if of is not None and number not in of:
+                continue
+            for place, (request_id, receipt) in enumerate(file.receipts):
+                if request_id not in seen and (of is None or place in of[number]):
+                    seen.add(request_id)
+                    yield json.loads(receipt)
+
+    def brought(self, digests: Digests, taps: Sequence[str]) -> dict[int, set[int]]:
+        """File → places in it of the requests that brought these answers.
+
+        Raises KeyError for an answer that is missing.
+        """
+        places: dict[int, set[int]] = {}
+        for name in taps:
+            files, rows = self.find(name, digests)
+            if (files < 0).any():
+                raise KeyError(f"an answer of {name!r} is missing")
+            for number in np.unique(files).tolist():
+                requests = self._file(number).arrays.get(REQUEST + name)
+                found = [0] if requests is None else requests[rows[files == number]].tolist()
+                places.setdefault(number, set()).update(found)
+        return places
+
+    def _chunk(self, request_id: str) -> Path:
+        return self.chunks / f"{request_id}.safetensors"
+
+    def _present_chunks(self) -> Iterator[AnswerFile]:
+        for path in sorted(self.chunks.glob("*.safetensors")):
+            try:
+                yield AnswerFile.read(path, self._version)
+            except FileNotFoundError:
+                continue
+
+    def _file(self, number: int) -> AnswerFile:
+        return self._loose[number] if number in self._loose else self._shards[number]
+
+    def _admit_loose(self, file: AnswerFile) -> None:
+        number = next(self._numbers)
+        for name in self._taps(file):
+            self._index[name].add(number, file.arrays[DIGESTS])
+        self._loose[number] = file
+        self._loose_bytes += file.size
+
+    def _admit_shard(self, file: AnswerFile) -> None:
+        number = next(self._numbers)
+        for name in self._taps(file):
+            self._index[name].add_shard(number, file.arrays[f"{DIGESTS}.{name}"])
+        self._shards[number] = file
+        self._in_shards.update(request_id for request_id, _ in file.receipts)
+
+    def _admit_new_shards(self) -> None:
+        """Those that this object does not know, in place of the files that they were made of."""
+        known = {file.path for file in self._shards.values()}
+        for path in sorted(self.shards.glob("*.safetensors")):
+            if path not in known:
+                self._admit_shard(AnswerFile.read(path, self._version))
+        loose = list(self._loose.values())
+        left = [file for file in loose if file.path.stem not in self._in_shards]
+        if len(left) == len(loose):
+            return
+        self._loose, self._loose_bytes = {}, 0
+        for index in self._index.values():
+            index.clear_loose()
+        for file in left:
+            self._admit_loose(file)
+        for file in loose:
+            if file.path.stem in self._in_shards:
+                file.path.unlink(missing_ok=True)
+
+    def _taps(self, file: AnswerFile) -> list[str]:
+        """Raises UserError when one of them is not of this store."""
+        names = [name.removeprefix(TAP) for name in file.arrays if name.startswith(TAP)]
+        if not self._index.keys() >= set(names):
+            raise UserError(corrupt(file.path))
+        return names

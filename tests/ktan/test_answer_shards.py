@@ -1,0 +1,193 @@
+"""The answers of many requests in one file: folded, killed in between, damaged, of older stores."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ktan.answers import AnswerManifest, AnswerStore, shards
+from ktan.errors import UserError
+from ktan.teacher import AnswerTap
+
+MANIFEST = AnswerManifest(
+    "ab" * 16,
+    (
+        AnswerTap("probabilities", "probabilities", (10,), noise_sd=0.13, temperature=3.0),
+        AnswerTap("hint", "hint", (2, 3), noise_sd=0.5),
+    ),
+)
+DIGESTS = np.random.default_rng(1).integers(0, 256, (60, 32), dtype=np.uint8)
+GIVEN = {
+    tap.name: np.random.default_rng(2).normal(size=(60, *tap.shape)).astype(np.float32)
+    for tap in MANIFEST.taps
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of four requests."""
+    monkeypatch.setattr(shards, "MOST_REQUESTS", 4)
+
+
+def fill(store: AnswerStore, requests: range = range(10)) -> None:
+    """Six samples a request; every third request is for the hints alone."""
+    for number in requests:
+        part = slice(6 * number, 6 * number + 6)
+        taps = ["hint"] if number % 3 == 2 else ["probabilities", "hint"]
+        store.begin(f"r{number}", DIGESTS[part], taps)
+        answers = {name: GIVEN[name][part] for name in taps}
+        store.finish(f"r{number}", answers, {"entry": number, "signature": f"ß{number}"})
+
+
+def check(store: AnswerStore, requests: int = 10) -> None:
+    """Everything that `fill` put in is there, bit for bit and once."""
+    digests, count = DIGESTS[: 6 * requests], 6 * requests
+    assert len(store) == count
+    order = np.random.default_rng(3).permutation(count)
+    hints = store.rows(digests[order], ["hint"])["hint"]
+    for batch in np.split(np.arange(count), 6):
+        expected = GIVEN["hint"][order][batch]
+        np.testing.assert_array_equal(hints[torch.from_numpy(batch)].numpy(), expected)
+    labelled = np.array([number // 6 % 3 != 2 for number in range(count)])
+    assert store.missing(digests, ["probabilities"]).tolist() == (~labelled).tolist()
+    found = store.answers(digests[labelled], ["probabilities"])["probabilities"]
+    np.testing.assert_array_equal(found.numpy(), GIVEN["probabilities"][:count][labelled])
+    entries = sorted(receipt["entry"] for receipt in store.receipts())
+    assert entries == list(range(requests))
+    of_two = store.receipts(digests[[0, 5, 13]], ["hint"])
+    assert sorted(receipt["signature"] for receipt in of_two) == ["ß0", "ß2"]
+
+
+def files(folder: Path) -> tuple[int, int]:
+    return len(list((folder / "shards").iterdir())), len(list((folder / "chunks").iterdir()))
+
+
+@pytest.mark.usefixtures("small")
+def test_requests_become_shards_and_nothing_is_lost(tmp_path: Path) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    fill(store)
+    assert files(tmp_path) == (2, 2)
+    for opened in (store, AnswerStore.open(tmp_path)):
+        check(opened)
+        with pytest.raises(ValueError, match="used before"):
+            opened.begin("r0", DIGESTS[:1])
+    store.fold()
+    assert files(tmp_path) == (3, 0)
+    check(store)
+    check(AnswerStore.open(tmp_path))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_first_answer_stays_across_files(tmp_path: Path) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    for number in range(6):
+        store.begin(f"{9 - number}", DIGESTS[:2], ["hint"])
+        store.finish(f"{9 - number}", {"hint": GIVEN["hint"][number : number + 2]}, {})
+    for opened in (store, AnswerStore.open(tmp_path)):
+        found = opened.answers(DIGESTS[:2], ["hint"])["hint"].numpy()
+        np.testing.assert_array_equal(found, GIVEN["hint"][:2])
+
+
+def test_rows_stay_readable_while_their_files_are_folded(tmp_path: Path) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    fill(store)
+    other = AnswerStore.open(tmp_path)
+    view = other.rows(DIGESTS, ["hint"])["hint"]
+    store.fold()
+    assert files(tmp_path) == (1, 0)
+    np.testing.assert_array_equal(view[:].numpy(), GIVEN["hint"])
+    # The other one holds what it has seen, and folds nothing twice.
+    other.fold()
+    assert files(tmp_path) == (1, 0)
+    check(other)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_store_of_the_first_format_is_read_and_takes_shards(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "MOST_REQUESTS", 1000)
+        fill(AnswerStore.open(tmp_path, MANIFEST), range(3))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    shutil.rmtree(tmp_path / "shards")
+    check(AnswerStore.open(tmp_path), requests=3)
+    assert json.loads(path.read_text())["format"] == 1
+    fill(AnswerStore.open(tmp_path, MANIFEST), range(3, 10))
+    assert json.loads(path.read_text())["format"] == 2
+    check(AnswerStore.open(tmp_path))
+
+
+def test_killed_at_any_file_operation_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child dies by SIGKILL at its n-th call that changes the disk, for every n."""
+    monkeypatch.setattr(shards, "MOST_REQUESTS", 2)
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        child = os.fork()
+        if child == 0:
+            _die_at(number)
+            fill(AnswerStore.open(folder, MANIFEST), range(3))
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        _go_on(folder)
+        check(AnswerStore.open(folder), requests=3)
+    # Eight for each request, five for the shard, those of the empty store.
+    assert number > 3 * 8 + 5
+
+
+def _die_at(number: int) -> None:
+    calls = itertools.count()
+
+    def dying(operation: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            if next(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(*arguments, **named)
+
+        return call
+
+    for name in ("replace", "unlink", "mkdir"):
+        setattr(Path, name, dying(getattr(Path, name)))
+    os.fsync = dying(os.fsync)  # type: ignore[assignment]
+
+
+def _go_on(folder: Path) -> None:
+    """As `fetch` does: what was begun is finished first, then what is missing is asked."""
+    store = AnswerStore.open(folder, MANIFEST)
+    for request in store.pending():
+        store.abandon(request.request_id)
+    for number in range(3):
+        if store.missing(DIGESTS[6 * number : 6 * number + 6], ["hint"]).any():
+            fill(store, range(number, number + 1))
+
+
+def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path: Path) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    fill(store, range(2))
+    store.fold()
+    (shard,) = (tmp_path / "shards").iterdir()
+    sound = shard.read_bytes()
+    positions = [*range(200), *range(200, len(sound), 37), len(sound) - 1]
+    for position in positions:
+        if sound[position : position + 1] == b" ":
+            continue
+        damaged = bytearray(sound)
+        damaged[position] ^= 1
+        shard.write_bytes(bytes(damaged))
+        with pytest.raises(UserError, match=r"000000\.safetensors is damaged"):
+            AnswerStore.open(tmp_path)
+    for length in (0, 7, 100, len(sound) - 5):
+        shard.write_bytes(sound[:length])
+        with pytest.raises(UserError, match="damaged"):
+            AnswerStore.open(tmp_path)
