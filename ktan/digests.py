@@ -13,17 +13,19 @@ class ArrayLike(Protocol):
     def __array__(self) -> npt.NDArray[Any]: ...
 
 
-def sample_digests(samples: ArrayLike) -> npt.NDArray[np.uint8]:
+def sample_digests(samples: ArrayLike, rows: ArrayLike | None = None) -> npt.NDArray[np.uint8]:
     """SHA-256 of each sample's dtype, shape and little-endian bytes; uint8 [n, 32].
 
-    `samples`: [n, ...] of any dtype; equal samples have equal digests in any batch.
+    `samples`: [n, ...] of any dtype; equal samples have equal digests in any batch. `rows`: int64,
+    those samples alone, read one at a time.
     """
     array = np.asarray(samples)
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     head = hashlib.sha256(f"{array.dtype.name}{list(array.shape[1:])}".encode())
-    digests = np.empty((len(array), 32), dtype=np.uint8)
-    for row, sample in zip(digests, array, strict=True):
+    chosen = range(len(array)) if rows is None else np.asarray(rows).tolist()
+    digests = np.empty((len(chosen), 32), dtype=np.uint8)
+    for place, row in enumerate(chosen):
         digest = head.copy()
-        digest.update(sample.tobytes())
-        row[:] = np.frombuffer(digest.digest(), dtype=np.uint8)
+        digest.update(array[row].tobytes())
+        digests[place] = np.frombuffer(digest.digest(), dtype=np.uint8)
     return digests

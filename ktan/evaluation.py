@@ -1,12 +1,13 @@
 """What a trained student is worth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from ktan.data import Normalisation
 from ktan.precision import Precision, autocast
+from ktan.spool import spooled
 from ktan.taps import read_taps
 
 _CHUNK = 1000
@@ -42,12 +43,13 @@ def student_features(
     normalise: Normalisation,
     precision: Precision = "auto",
 ) -> Tensor:
-    """One tap of the student, flattened: float32 [n, d] on the student's device."""
-    return torch.cat(
-        [
-            features[path].flatten(1).float()
-            for _, _, features in _walk(student, samples, normalise, precision, (path,))
-        ]
+    """One tap of the student, flattened: float32 [n, d] on its device; where large, spooled."""
+    return _gathered(
+        len(samples),
+        (
+            (start, features[path].flatten(1).float())
+            for start, _, features in _walk(student, samples, normalise, precision, (path,))
+        ),
     )
 
 
@@ -59,10 +61,26 @@ def student_logits(
     normalise: Normalisation,
     precision: Precision = "auto",
 ) -> Tensor:
-    """The student's logits: float32 [n, classes] on its device."""
-    return torch.cat(
-        [logits.float() for _, logits, _ in _walk(student, samples, normalise, precision, ())]
+    """The student's logits: float32 [n, classes] on its device; where large, spooled."""
+    return _gathered(
+        len(samples),
+        (
+            (start, logits.float())
+            for start, logits, _ in _walk(student, samples, normalise, precision, ())
+        ),
     )
+
+
+def _gathered(count: int, parts: Iterable[tuple[int, Tensor]]) -> Tensor:
+    """Parts of `count` rows, with the row that each begins at, as one tensor on their device."""
+    whole = torch.empty(0)
+    for start, part in parts:
+        if start == 0:
+            shape = (count, *part.shape[1:])
+            on_disk = part.device.type == "cpu"
+            whole = spooled(shape, part.dtype) if on_disk else part.new_empty(shape)
+        whole[start : start + len(part)] = part
+    return whole
 
 
 def _walk(

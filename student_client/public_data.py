@@ -16,6 +16,7 @@ from torch import Tensor
 from ktan.data import Dataset, DataSource, Normalisation, Split, SplitRecipe, split
 from ktan.data.unit_hash import unit_hash
 from ktan.errors import UserError
+from ktan.spool import taken
 
 _MEASURED = 10_000
 """Samples that are enough to measure a mean and a deviation, and fit into memory as float64."""
@@ -86,7 +87,7 @@ class PublicData:
         held = torch.from_numpy(np.isin(records, units[order[:count]]))
         return replace(
             self,
-            labelled=self.labelled[~held],
+            labelled=taken(self.labelled, ~held),
             labels=self.labels[~held],
             validation=self.labelled[held],
             validation_labels=self.labels[held],
@@ -137,7 +138,7 @@ def check_suits(
 
 def _part(dataset: Dataset, positions: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     rows = torch.from_numpy(positions)
-    return dataset.samples[rows], dataset.labels[rows]
+    return taken(dataset.samples, rows), dataset.labels[rows]
 
 
 def _normalisation(public: Tensor) -> Normalisation:

@@ -32,6 +32,7 @@ from ktan.networks import (
 )
 from ktan.networks.exits import exit_heads
 from ktan.schedule import in_rounds
+from ktan.spool import taken
 from ktan.teacher import AnswerTap
 from ktan.threads import suit_threads
 from ktan.trainer import CHECKPOINT, TrainerOptions, train
@@ -197,7 +198,7 @@ def _open_folder(run: Run, *, resume: bool) -> None:
 
 def _begun(out: Path) -> bool:
     """Whether something was paid for or trained: what came before is not worth a question."""
-    traces = [CHECKPOINT, RESULT, "answers/requests/*.json", "answers/chunks/*.safetensors"]
+    traces = [CHECKPOINT, RESULT, "answers/requests/*.json", "answers/*/*.safetensors"]
     return any(any(out.glob(trace)) for trace in traces)
 
 
@@ -255,7 +256,7 @@ def _train(
         return TrainingData(
             labelled=public.labelled,
             labels=public.labels,
-            answered=None if asked is None else public.unlabelled[asked.rows],
+            answered=None if asked is None else taken(public.unlabelled, asked.rows),
             answers={} if asking is None or asking.answers is None else asking.answers.values,
             unlabelled=public.unlabelled if objective.unlabelled else None,
         )

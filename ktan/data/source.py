@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ktan.data.archive_names import archive_folder
 from ktan.data.arrays import load_arrays
 from ktan.data.dataset import Dataset
 from ktan.data.fake import load_fake
@@ -13,9 +14,19 @@ from ktan.data.glyphs import load_glyphs
 from ktan.data.image_folder import load_image_folder
 from ktan.data.torchvision_sets import TORCHVISION_NAMES, load_torchvision, torchvision_folder
 from ktan.data.unit_hash import unit_hash
+from ktan.data.webdataset import load_webdataset
 from ktan.errors import UserError
+from ktan.spool import taken
 
-DATASETS = ("glyphs", *TORCHVISION_NAMES, "imagefolder:PATH", "arrays:FILE.npz", "fake")
+DATASETS = (
+    "glyphs",
+    *TORCHVISION_NAMES,
+    "imagefolder:PATH",
+    "webdataset:PATH",
+    "arrays:FILE.npz",
+    "fake",
+)
+_PATHS = ("imagefolder", "webdataset", "arrays")
 
 
 @dataclass(frozen=True)
@@ -23,8 +34,8 @@ class DataSource:
     """Where samples and records come from."""
 
     dataset: str = "glyphs"
-    """glyphs, mnist, fashion-mnist, cifar10, cifar100, svhn, imagefolder:PATH, arrays:FILE.npz
-    or fake."""
+    """glyphs, mnist, fashion-mnist, cifar10, cifar100, svhn, imagefolder:PATH, webdataset:PATH,
+    arrays:FILE.npz or fake."""
     data_root: Path = Path("data")
     """Folder of the data sets' files, and of what is cached of them."""
     download: bool = False
@@ -33,10 +44,10 @@ class DataSource:
     """Records to generate (glyphs, fake), or units to take of all there are, by a hash of their
     ids (the others)."""
     image_size: int | None = None
-    """Side in pixels to which an image folder is brought; all its pictures must have one size
-    when not given."""
+    """Side in pixels to which an image folder or archives are brought; all their pictures must
+    have one size when not given."""
     grey: bool = False
-    """Read an image folder in grey; in colour (RGB) when not given."""
+    """Read an image folder or archives in grey; in colour (RGB) when not given."""
     path_ids: bool = False
     """Take file paths as unit ids, class folder included: only where a label is no private
     content, as in a public benchmark."""
@@ -48,10 +59,10 @@ class DataSource:
         Raises UserError for an unknown name.
         """
         kind, _, argument = self.dataset.partition(":")
-        if kind in ("imagefolder", "arrays"):
+        if kind in _PATHS:
             if not argument:
                 raise UserError(f"--dataset {kind} needs a path: {kind}:PATH")
-            return Path(argument)
+            return archive_folder(argument) if kind == "webdataset" else Path(argument)
         if self.dataset in ("glyphs", "fake"):
             return self.data_root / self.dataset
         if self.dataset in TORCHVISION_NAMES:
@@ -63,17 +74,16 @@ class DataSource:
         kind, location = self.dataset.partition(":")[0], self.location
         if self.size is not None and self.size < 1:
             raise UserError(f"--size is {self.size}; at least one is needed")
-        if kind in ("imagefolder", "arrays"):
-            if kind == "arrays":
-                return _thinned(load_arrays(location), self.size)
-            folder = load_image_folder(
-                location,
-                self.data_root,
-                self.image_size,
-                grey=self.grey,
-                path_ids=self.path_ids,
-            )
-            return _thinned(folder, self.size)
+        if kind == "arrays":
+            return _thinned(load_arrays(location), self.size)
+        if kind in ("imagefolder", "webdataset"):
+            how = {"grey": self.grey, "path_ids": self.path_ids}
+            if kind == "imagefolder":
+                found = load_image_folder(location, self.data_root, self.image_size, **how)
+            else:
+                named = self.dataset.partition(":")[2]
+                found = load_webdataset(named, self.data_root, self.image_size, **how)
+            return _thinned(found, self.size)
         if self.dataset == "glyphs":
             return load_glyphs(self.data_root, self.size)
         if self.dataset == "fake":
@@ -101,7 +111,7 @@ def _thinned(dataset: Dataset, size: int | None) -> Dataset:
     rows = torch.from_numpy(kept)
     return replace(
         dataset,
-        samples=dataset.samples[rows],
+        samples=taken(dataset.samples, rows),
         labels=dataset.labels[rows],
         unit_ids=dataset.unit_ids[kept],
         holdout=dataset.holdout[rows],

@@ -18,3 +18,14 @@ def unit_hash(unit_ids: UnitIds, purpose: str) -> np.ndarray:
         for unit in unit_ids.tolist()
     )
     return np.frombuffer(digests, dtype="<u8")
+
+
+def mixed_order(unit_ids: UnitIds, holdout: np.ndarray) -> np.ndarray:
+    """int64 [n]: the training part first; in each part by a hash of the unit id alone.
+
+    Class after class, the last thousand pictures of a part would all show the same thing; no label
+    moves anybody. Records of one unit stay in their order.
+    """
+    hashed = unit_hash(unit_ids, "order of pictures")
+    order: np.ndarray = np.lexsort((hashed, holdout))
+    return order

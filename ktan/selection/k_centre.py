@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ktan.selection.rounds import check_count, not_asked
+from ktan.spool import spooled
 
 _POOL, _LEAST, _TO_FOUND = 2048, 64, 16
 """Samples kept up to date: so many (16 MB of distances between them), but not more than sixteen
@@ -44,7 +45,8 @@ def k_centre(
     Distances are float32, |a|² + |b|² − 2ab about the features' mean: squared distances that
     differ by less than about 1e-6 of the largest squared norm may be taken for equal. Up to
     O(n·d) time a centre, most of it in matrix products; O(n) memory beside one copy of the
-    features. Raises ValueError for features that are not finite.
+    features, which lies in a file where it is large (`ktan.spool`). Raises ValueError for features
+    that are not finite.
     """
     free = not_asked(len(features), already)
     check_count(count, free)
@@ -59,7 +61,14 @@ def k_centre(
 
 def _centred(features: Tensor) -> Tensor:
     """float32 [n, d] about their mean, at most about 1 each: neither overflows nor vanishes."""
-    points = features.detach().to(torch.float32, copy=True)
+    features = features.detach()
+    on_disk = features.device.type == "cpu"
+    points = (
+        spooled(features.shape, torch.float32)
+        if on_disk
+        else features.new_empty(features.shape, dtype=torch.float32)
+    )
+    points.copy_(features)
     if points.numel() == 0:
         return points
     largest = torch.stack(points.aminmax()).abs().max()

@@ -8,6 +8,7 @@ from torch import Tensor
 from ktan.selection.k_centre import k_centre
 from ktan.selection.margin import margin
 from ktan.selection.rounds import not_asked
+from ktan.spool import taken
 
 KEEP = 10
 """Samples of smallest margin kept for each that is wanted; Zhdanov 2019 filters so before it
@@ -44,7 +45,6 @@ def margin_k_centre(
     wavering = margin(logits, kept(count, int(free.sum()), keep), generator, already=asked)
     # The centres there are stand first, so that k-centre continues from them.
     rows = torch.cat([asked, wavering])
-    found = k_centre(
-        features[rows.to(features.device)], count, generator, already=torch.arange(len(asked))
-    )
+    looked_at = taken(features, rows.to(features.device))
+    found = k_centre(looked_at, count, generator, already=torch.arange(len(asked)))
     return rows[found]

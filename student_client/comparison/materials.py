@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ktan.methods import Method
 from ktan.networks import NetworkSpec
+from ktan.spool import taken
 from ktan.taps import Tap
 from ktan.teacher import AnswerTap
 from ktan.training_data import TrainingData
@@ -45,7 +46,7 @@ def samples_of(public: PublicData, chosen: Chosen | None) -> TrainingData:
     return TrainingData(
         labelled=public.labelled,
         labels=public.labels,
-        answered=public.unlabelled[chosen.rows],
+        answered=taken(public.unlabelled, chosen.rows),
     )
 
 
