@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-ensemble bench-dp-sgd constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,12 @@ bench-privacy: setup ## Noise, accounting and ledger: figures beside their peers
 bench-audit: setup ## Attacks on the service and its answers, beside what is claimed (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mechanism
 	$(BIN)/python -m benchmarks.membership
+
+bench-ensemble: setup ## Teachers stacked and one after another, training and answering
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ensemble
+
+bench-dp-sgd: setup ## DP-SGD in each mode, beside plain SGD and Opacus's own ways
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.dp_sgd
 
 bench-selection: setup ## Seconds of each query selection, beside the textbook's k-centre (a minute)
 	$(BIN)/python -m benchmarks.selection

@@ -1,118 +1,219 @@
-"""Many small teachers as one stacked computation, beside the same teachers one after another.
+"""k small teachers as one stacked computation, beside the same teachers one after another.
 
-    python -m benchmarks.ensemble
+    python -m benchmarks.ensemble [--teachers 10 50 250] [--networks cnn-small resnet8]
+                                  [--device auto] [--threads 1]       (make bench-ensemble)
 
-Training: steps of 50 `cnn-small` teachers, batch 32, in our stacks and by plain autograd, one
-thread each. Answering: 256 samples by 50 teachers, in our stacked chunks and one network at a time.
+Training: steps of k teachers on 32 records each, by `train_ensemble` with stacks of the rule's
+height, and with stacks of 1; both in the default precision of the device. Answering: 256 samples by
+k teachers, read stacked and one after another, in float32 as teachers are served. `rule` is what
+the program does by itself; it should be the faster one. The peer is a plain loop over k modules.
+On a CPU seconds are of the processor's time, so that others' work does not count; on a GPU of the
+clock, with its memory beside.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ktan.data import Augment, Normalisation
 from ktan.networks import NetworkSpec, build
+from ktan.precision import autocast, has_bf16, resolve_device
 from ktan.taps import parse_taps
 from ktan.teachers.stack import Stack, new_states, state_slice
-from teacher_server.training.ensemble import EnsembleRecipe, train_ensemble
+from teacher_server.training.ensemble import train_ensemble
+from teacher_server.training.recipe import EnsembleRecipe
+from teacher_server.training.stack_height import stack_height
 
 RESULT = Path(__file__).parent / "results" / "ensemble.json"
-K, RECORDS, BATCH, STEPS, SAMPLES = 50, 300, 32, 20, 256
-SPEC = NetworkSpec("cnn-small", (1, 28, 28), 10)
+BATCH, SAMPLES, RECORDS = 32, 256, 40
+NETWORKS = {
+    "mlp-small": NetworkSpec("mlp-small", (784,), 10),
+    "cnn-small": NetworkSpec("cnn-small", (1, 28, 28), 10),
+    "resnet8": NetworkSpec("resnet8", (3, 32, 32), 10, {"norm": "group"}),
+    "resnet20": NetworkSpec("resnet20", (3, 32, 32), 10, {"norm": "group"}),
+}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """The best of three runs, after one to warm up."""
-    work()
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+class Clock:
+    """The best of two runs after one to warm up, in seconds."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._now = time.perf_counter if device.type == "cuda" else time.process_time
+
+    def __call__(self, work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(3):
+            self._wait()
+            started = self._now()
+            work()
+            self._wait()
+            times.append(self._now() - started)
+        return min(times[1:])
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
-def training(samples: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    shards = [np.arange(i * RECORDS, (i + 1) * RECORDS) for i in range(K)]
-    normalise = Normalisation.neutral(samples)
+def training(spec: NetworkSpec, k: int, steps: int, clock: Clock) -> dict[str, Any]:
+    """Records a second of all k teachers together."""
+    samples, labels = _records(spec, k)
+    shards = [np.arange(i * RECORDS, (i + 1) * RECORDS) for i in range(k)]
+    height = stack_height(spec, BATCH, k, clock.device)
     recipe = EnsembleRecipe(
-        spec=SPEC, normalise=normalise, steps=STEPS, batch=BATCH, learning_rate=1e-3,
-        optimiser="adam", weight_decay=0.0, augment=Augment("none"), precision="auto", seed=0,
-        stack=25,
+        spec=spec, normalise=Normalisation.neutral(samples), steps=steps, batch=BATCH,
+        learning_rate=1e-3, optimiser="adam", weight_decay=0.0, augment=Augment("none"),
+        precision="auto", seed=0, stack=height,
     )  # fmt: skip
-    device = torch.device("cpu")
 
-    def one_after_another() -> None:
+    def train(stack: int) -> Callable[[], object]:
+        own = dataclasses.replace(recipe, stack=stack)
+        return lambda: train_ensemble(samples, labels, shards, own, device=clock.device)
+
+    def plain() -> None:
         for shard in shards:
-            network = build(SPEC)
+            network = build(spec).to(clock.device)
             optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
-            for _ in range(STEPS):
+            for _ in range(steps):
                 rows = torch.from_numpy(np.random.default_rng(0).choice(shard, BATCH))
-                loss = F.cross_entropy(network(normalise(samples[rows])), labels[rows])
+                inputs = recipe.normalise(samples[rows].to(clock.device))
+                with autocast(clock.device, "auto"):
+                    logits = network(inputs)
+                loss = F.cross_entropy(logits.float(), labels[rows].to(clock.device))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
 
-    ours = seconds(lambda: train_ensemble(samples, labels, shards, recipe, device=device))
-    plain = seconds(one_after_another)
-    images = K * STEPS * BATCH
-    return {
-        "stacked_images_per_second": round(images / ours),
-        "one_after_another_images_per_second": round(images / plain),
-        "ratio": round(plain / ours, 2),
-    }
+    tall = min(k, 25) if clock.device.type == "cpu" else k
+    found = {f"stacks of {tall}": clock(train(tall)), "one after another": clock(train(1))}
+    found["plain loop"] = clock(plain)
+    return _row(found, k * steps * BATCH, "stacks" if height > 1 else "one after another")
 
 
-def answering(samples: torch.Tensor) -> dict[str, float]:
-    states = new_states(SPEC, list(range(K)))
-    stack = Stack(SPEC, parse_taps(["probabilities"]), torch.device("cpu"))
-    normalised = Normalisation.neutral(samples)(samples[:SAMPLES])
-    networks = []
-    for teacher in range(K):
-        network = build(SPEC).eval()
-        network.load_state_dict({name: value[teacher] for name, value in states.items()})
-        networks.append(network)
+def answering(spec: NetworkSpec, k: int, clock: Clock) -> dict[str, Any]:
+    """Samples a second that all k teachers have answered."""
+    states = {n: v.to(clock.device) for n, v in new_states(spec, list(range(k))).items()}
+    stack = Stack(spec, parse_taps(["probabilities"]), clock.device)
+    normalised = torch.randn(SAMPLES, *spec.input_shape, device=clock.device)
 
-    def stacked() -> None:
-        for teachers, part in stack.chunks(K, SAMPLES):
-            stack.read(state_slice(states, teachers), normalised[part])
+    def read(stacked: bool) -> Callable[[], None]:
+        # Each in the chunks that suit it.
+        own = _Forced(spec, stack.taps, clock.device, stacked)
+
+        def work() -> None:
+            for teachers, part in own.chunks(k, SAMPLES):
+                own.read(state_slice(states, teachers), normalised[part])
+
+        return work
+
+    networks = [build(spec).to(clock.device).eval() for _ in range(k)]
 
     @torch.no_grad()
-    def one_after_another() -> None:
+    def plain() -> None:
         for network in networks:
             torch.softmax(network(normalised), dim=1)
 
-    ours, plain = seconds(stacked), seconds(one_after_another)
+    found = {"stacked": clock(read(True)), "one after another": clock(read(False))}
+    found["plain loop"] = clock(plain)
+    return _row(found, SAMPLES, "stacked" if stack.reads_stacked else "one after another")
+
+
+class _Forced(Stack):
+    """A stack that is told which way to take."""
+
+    def __init__(self, spec: NetworkSpec, taps: Any, device: torch.device, stacked: bool) -> None:
+        super().__init__(spec, taps, device)
+        self._stacked = stacked
+
+    @property
+    def reads_stacked(self) -> bool:
+        return self._stacked
+
+
+def _records(spec: NetworkSpec, k: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (k * RECORDS, *spec.input_shape)
+    if len(spec.input_shape) == 1:
+        samples = torch.randn(shape, generator=generator)
+    else:
+        samples = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return samples, torch.randint(0, 10, (k * RECORDS,), generator=generator)
+
+
+def _row(seconds: dict[str, float], count: int, rule: str) -> dict[str, Any]:
+    """Figures a second, and the rule's way beside the other one and beside the plain loop."""
+    ways = {name: value for name, value in seconds.items() if name != "plain loop"}
+    ours = next(value for name, value in ways.items() if name.startswith(rule))
+    other = next(value for name, value in ways.items() if not name.startswith(rule))
     return {
-        "stacked_samples_per_second": round(SAMPLES / ours),
-        "one_after_another_samples_per_second": round(SAMPLES / plain),
-        "ratio": round(plain / ours, 2),
+        "per_second": {name: round(count / value) for name, value in seconds.items()},
+        "rule": rule,
+        "over_the_other_way": round(other / ours, 2),
+        "over_the_plain_loop": round(seconds["plain loop"] / ours, 2),
     }
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    shape = (K * RECORDS, 1, 28, 28)
-    samples = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 10, (K * RECORDS,), generator=generator)
-    rows = {"training": training(samples, labels), "answering": answering(samples)}
-    for name, row in rows.items():
-        print(f"{name}: " + "  ".join(f"{key}={value}" for key, value in row.items()))
-    content = {
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--teachers", type=int, nargs="+", default=[10, 50, 250])
+    parser.add_argument("--networks", nargs="+", default=["mlp-small", "cnn-small", "resnet8"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
+    clock = Clock(device)
+    content: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "command": "python -m benchmarks.ensemble",
-        "teachers": K,
-        **rows,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "machine": platform.machine(),
+        "threads": options.threads,
+        "training_precision": "bf16" if has_bf16(device) else "float32",
+        "seconds": "clock" if device.type == "cuda" else "processor",
+        "rows": [],
     }
-    RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name in options.networks:
+        for k in options.teachers:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            row = {
+                "network": name,
+                "teachers": k,
+                "training_records": training(NETWORKS[name], k, options.steps, clock),
+                "answered_samples": answering(NETWORKS[name], k, clock),
+            }
+            if device.type == "cuda":
+                row["gigabytes"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+            content["rows"].append(row)
+            for kind in ("training_records", "answered_samples"):
+                _print(name, k, kind, row[kind])
+    options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _print(network: str, k: int, kind: str, figures: dict[str, Any]) -> None:
+    speeds = ", ".join(f"{name} {value:,}" for name, value in figures["per_second"].items())
+    print(f"{network}, k = {k}, {kind.replace('_', ' ')}/s: {speeds}")
+    print(
+        f"    rule: {figures['rule']}, {figures['over_the_other_way']:.2f} of the other way, "
+        f"{figures['over_the_plain_loop']:.2f} of the plain loop",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from teacher_server.options import ServeOptions
 from teacher_server.rehearsal.command import rehearse
 from teacher_server.serving import run_service
 from teacher_server.training import TeacherOptions
+from teacher_server.training.ranks import Ranks
 from teacher_server.under_ledger import evaluate_teacher, train_under_ledger
 
 app = App(
@@ -91,6 +93,8 @@ def train(
     recipe: Recipe = _RECIPE,
     witness: Path | None = None,
     resume: Flag = False,
+    rank: int | None = None,
+    ranks: int | None = None,
     json: Flag = False,
 ) -> None:
     """Train a teacher on the private part of a data set, under that data set's ledger.
@@ -105,10 +109,20 @@ def train(
         The ledger's witness file, if it has moved.
     resume
         Go on from where an interrupted run stopped.
+    rank
+        Which of several processes this is, from 0; as torchrun says when not given. Each trains
+        its part of an ensemble, and the same command goes on after a failure.
+    ranks
+        How many processes train the ensemble.
     json
         Print one JSON object.
     """
-    card = train_under_ledger(data, recipe, options, ledger, witness, out, resume=resume)
+    part = Ranks.chosen(rank, ranks, os.environ)
+    card = train_under_ledger(
+        data, recipe, options, ledger, witness, out, resume=resume, ranks=part
+    )
+    if card is None:
+        return
     facts = {"teacher": str(out), **card.to_json()} if json else _of_card(out, card)
     print_facts(facts, json)
 

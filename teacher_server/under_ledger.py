@@ -22,6 +22,8 @@ from privacy.ledger import Ledger, require_bound
 from teacher_server.ledger_folder import SPLIT_FILE
 from teacher_server.opening import reopen_ledger
 from teacher_server.training import Custody, TeacherOptions, train_teacher
+from teacher_server.training.ranks import ALONE, Ranks
+from teacher_server.training.shards import train_rank
 from teacher_server.training.unfinished import Unfinished
 
 _EVALUATION_BATCH = 512
@@ -36,14 +38,24 @@ def train_under_ledger(
     out: Path,
     *,
     resume: bool,
-) -> TeacherCard:
+    ranks: Ranks | None = None,
+) -> TeacherCard | None:
     """A teacher in `out`, trained on the private part of the data that the ledger is bound to.
+
+    Of several `ranks` each is called alike, goes on from what an earlier call has left, and only
+    rank 0 opens the ledger and returns the card.
 
     Raises a LedgerError when the data belong to another ledger or to none, UserError when the
     split is not the recorded one or no DP-SGD run is reserved.
     """
     dataset = source.load()
     parts = split(dataset, recipe)
+    if ranks is not None and ranks.rank > 0:
+        train_rank(dataset, parts, options, out, ranks)
+        return None
+    interrupted = Unfinished.version_at(out)
+    # A restarted group of ranks has nobody to say --resume.
+    resume = resume or (ranks is not None and interrupted is not None)
     with _ledger_of(dataset, ledger_folder, witness) as ledger:
         if ledger.rolled_back is not None:
             raise LedgerRolledBack(0, ledger.rolled_back)
@@ -51,7 +63,7 @@ def train_under_ledger(
         parts.check(ledger_folder / SPLIT_FILE)
         run, charged = None, False
         if options.mode == "dp-sgd":
-            run, charged = _training_run(ledger, Unfinished.version_at(out) if resume else None)
+            run, charged = _training_run(ledger, interrupted if resume else None)
         custody = Custody(
             ledger_id=ledger.ledger_id,
             plan=ledger.plan,
@@ -60,7 +72,9 @@ def train_under_ledger(
             charge=partial(_charge, ledger, run),
             mac=ledger.mac,
         )
-        return train_teacher(dataset, parts, options, out, custody, resume=resume)
+        return train_teacher(
+            dataset, parts, options, out, custody, resume=resume, ranks=ranks or ALONE
+        )
 
 
 def _ledger_of(dataset: Dataset, folder: Path, witness: Path | None) -> Ledger:

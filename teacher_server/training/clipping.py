@@ -58,9 +58,10 @@ class Clipper:
             for layer, (b, a) in self._model.taken().items()
         }
         whole = {
-            parameter: _mean_of_views(parameter.grad_sample, views)
+            parameter: _mean_of_views(gradients, views)
             for parameter in self._parameters
-            if parameter not in pairs and parameter.grad_sample is not None
+            if parameter not in pairs
+            and (gradients := getattr(parameter, "grad_sample", None)) is not None
         }
         norms = [gradients.flatten(1).norm(dim=1) for gradients in whole.values()]
         norms += [_product_norm(*pair) for pair in pairs.values()]
@@ -114,7 +115,7 @@ def vector_layers(network: nn.Module, example: Tensor) -> set[nn.Module]:
     return {layer for layer in linear if seen.get(layer) == 1 and owners[layer.weight] == 1}
 
 
-class _Hooked(GradSampleModule):  # type: ignore[misc]
+class _Hooked(GradSampleModule):
     """Opacus's hooks, and for some layers what their weights' gradients are products of."""
 
     def __init__(self, network: nn.Module, layers: set[nn.Module]) -> None:
@@ -130,7 +131,7 @@ class _Hooked(GradSampleModule):  # type: ignore[misc]
 
     def capture_backprops_hook(
         self,
-        module: nn.Module,
+        module: Any,
         inputs: Any,
         outputs: tuple[Tensor, ...],
         loss_reduction: str,
@@ -144,17 +145,17 @@ class _Hooked(GradSampleModule):  # type: ignore[misc]
         backprops = outputs[0].detach()
         self._pairs[module] = (backprops, activations)
         for parameter in module.parameters(recurse=False):
-            parameter._forward_counter -= 1  # type: ignore[attr-defined]
+            parameter._forward_counter -= 1
         if module.bias is not None:
             module.bias.grad_sample = backprops
 
 
 def _conv2d_gradients(
     layer: nn.Conv2d, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
+) -> dict[Tensor, Tensor]:
     """As Opacus's, without the copies that it makes for groups: half the time on a CPU."""
     if layer.groups > 1 or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        found: dict[nn.Parameter, Tensor] = _OPACUS_CONV2D(layer, activations, backprops)
+        found: dict[Tensor, Tensor] = _OPACUS_CONV2D(layer, activations, backprops)
         return found
     patches = F.unfold(
         activations[0], layer.kernel_size, layer.dilation, layer.padding, layer.stride
@@ -172,7 +173,8 @@ _Hooked.GRAD_SAMPLERS = {**GradSampleModule.GRAD_SAMPLERS, nn.Conv2d: _conv2d_gr
 
 def _by_record(values: Tensor, views: int) -> Tensor:
     """[n * views, ...] -> [n, views, ...]."""
-    return values.unflatten(0, (-1, views))
+    parts: Tensor = values.unflatten(0, (-1, views))
+    return parts
 
 
 def _mean_of_views(gradients: Tensor, views: int) -> Tensor:
@@ -187,7 +189,7 @@ def _without(rows: Tensor, values: Tensor) -> Tensor:
 
 def _product_norm(b: Tensor, a: Tensor) -> Tensor:
     """|Σ_k b_k a_k^T| for b [n, k, out] and a [n, k, in]: [n], never less than it is."""
-    terms = b.norm(dim=2) * a.norm(dim=2)
+    terms: Tensor = b.norm(dim=2) * a.norm(dim=2)
     if b.shape[1] == 1:
         return terms[:, 0]
     b, a = b.double(), a.double()

@@ -10,6 +10,7 @@ from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.optimisers import OptimiserName
 from ktan.precision import Precision
 from ktan.teachers import Mode
+from teacher_server.training.clipping import Clipping
 
 _NORMED = ("resnet", "wide-resnet", "conv-large")
 
@@ -50,7 +51,7 @@ class TeacherOptions:
     augment: AugmentName | None = None
     """Random views of records and public samples: none, shift, crop-flip or affine; by the samples
     when not given: affine for grey images, crop-flip for others, none for tables. dp-sgd takes
-    them for the public reference only."""
+    them for the public reference, and for records with --views above 1."""
     start: Literal["reference", "random"] = "reference"
     """What teachers begin as: the network that was trained on the public labelled samples, or
     fresh weights."""
@@ -64,10 +65,18 @@ class TeacherOptions:
     """Bounds of logits and hints: this quantile of the public reference's norms."""
     max_grad_norm: float = 1.0
     """dp-sgd: L2 bound of one record's gradient."""
-    stack: int = 25
-    """Teachers trained as one stacked computation; all of them on a GPU."""
+    views: int = 1
+    """dp-sgd: random views (--augment) of one record whose gradients are averaged into one before
+    it is clipped (De et al. 2022), at as many times the time; 1 takes the record as it is. What is
+    accounted does not change."""
+    stack: int | None = None
+    """Teachers trained as one stacked computation, 1: one after another; by the network, the device
+    and its memory when not given."""
     chunk: int = 100
-    """dp-sgd: records whose gradients are in memory at once."""
+    """dp-sgd: records (or views of records) whose gradients are in memory at once."""
+    clipping: Clipping = "ghost"
+    """dp-sgd: flat makes each record's gradient of each parameter; ghost, the faster one, only
+    where it must (docs/teachers.md). The result is the same but for rounding."""
     seed: int = 0
     """Of first weights, of the order of records and of views; never of dp-sgd's sampling or of
     noise."""
@@ -88,9 +97,10 @@ class TeacherOptions:
             "--batch": self.batch,
             "--epochs": self.epochs,
             "--max-grad-norm": self.max_grad_norm,
-            "--stack": self.stack,
+            "--stack": 1 if self.stack is None else self.stack,
             "--tsl-steps": self.tsl_steps,
             "--chunk": self.chunk,
+            "--views": self.views,
             "--alignment-samples": self.alignment_samples,
             "--learning-rate": 1.0 if self.learning_rate is None else self.learning_rate,
         }
@@ -103,6 +113,8 @@ class TeacherOptions:
             raise UserError(f"--bound-quantile is {self.bound_quantile}; it must lie in (0, 1]")
         if self.mode == "dp-sgd" and self.weight_decay:
             raise UserError("--weight-decay is not for dp-sgd")
+        if self.mode != "dp-sgd" and self.views > 1:
+            raise UserError("--views is for dp-sgd; other modes take one view of a record a step")
 
 
 def chosen_optimiser(options: TeacherOptions) -> tuple[OptimiserName, float]:

@@ -71,6 +71,15 @@ class StackState:
         return {**self.parameters, **self.buffers}
 
 
+def step_of(path: Path) -> int:
+    """How many steps the state in a file has taken. Raises UserError for a damaged one."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return int(file.metadata()["step"])
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); train anew") from error
+
+
 def _bits(value: Tensor) -> bytes:
     """By which a NaN, too, is equal to itself: an empty shard's teacher is nothing else."""
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

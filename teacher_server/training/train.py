@@ -4,56 +4,30 @@ public labels ─► reference network ─► start, frames and bounds ─┐
 private shards ─► k teachers ─────────► alignments ─────────────┴─► card + weights, sealed
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from ktan.data import Augment, Dataset, Split, shards
+from ktan.data import Dataset, Split
 from ktan.errors import UserError
-from ktan.networks import NetworkSpec, build, multiply_adds
-from ktan.precision import resolve_device
-from ktan.taps import Tap, parse_taps, tap_shapes
 from ktan.teachers import TeacherCard, folder_contents, require_free, write_folder
-from ktan.teachers.stack import State, new_states
+from ktan.teachers.stack import State
 from ktan.teachers.tsl import without_layers
-from ktan.threads import suit_threads
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
 from teacher_server.training.dp_sgd import DpSgdRecipe, train_dp_sgd
-from teacher_server.training.ensemble import EnsembleRecipe, train_ensemble
 from teacher_server.training.integrity import MAC_FILE, Mac, seal, weights_mac
-from teacher_server.training.options import (
-    TeacherOptions,
-    chosen_augment,
-    chosen_network,
-    chosen_optimiser,
-)
+from teacher_server.training.options import TeacherOptions
 from teacher_server.training.progress import training_bar
-from teacher_server.training.reference import (
-    align_teachers,
-    is_aligned,
-    measure_reference,
-    needs_public,
-    public_normalisation,
-)
+from teacher_server.training.ranks import ALONE, Ranks
+from teacher_server.training.reference import align_teachers, measure_reference
+from teacher_server.training.shards import train_layers_of, train_shards
+from teacher_server.training.start import reference_state, without_leading_one
 from teacher_server.training.training_privacy import training_privacy
-from teacher_server.training.tsl import (
-    fresh_layers,
-    layer_recipe,
-    train_layers,
-    train_teachers_layers,
-)
 from teacher_server.training.unfinished import Unfinished
-
-_REFERENCE_BATCH = 32
-_REFERENCE_RATE = 1e-3
-_MEASURED = 5000
-"""Public samples that the normalisation is taken from, at most."""
+from teacher_server.training.work import Work, plan_work
 
 
 @dataclass(frozen=True)
@@ -81,27 +55,28 @@ def train_teacher(
     *,
     resume: bool = False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> TeacherCard:
     """Trains on `parts.private`, writes the folder `out`, returns its card.
 
     ctrl-C leaves the state of training in `OUT.partial`, and `resume` goes on from it to the same
-    weights (a `dp-sgd` teacher: with fresh noise, under the same version and charge).
+    weights (a `dp-sgd` teacher: with fresh noise, under the same version and charge). This is rank
+    0 of `ranks`, and waits for the others' stacks (`shards.train_rank`).
 
     Raises UserError for options that contradict one another or the data, KeyboardInterrupt on
     ctrl-C, and what `custody.charge` raises.
     """
     require_free(out)
     options.check()
-    work = _plan_work(dataset, parts, options, custody)
-    split = parts.to_json()
-    same = {**work.settings, "mode": options.mode, "teachers": options.k, "split": split}
-    same |= {"network": work.recipe.spec.to_json(), "ledger": custody.ledger_id}
+    work = plan_work(dataset, parts, options, ranks)
+    if options.mode == "dp-sgd":
+        _require_protected_units(custody)
+    same = work.identity() | {"ledger": custody.ledger_id}
     unfinished = Unfinished.open(out, same, resume=resume)
-    rows = options.chunk if options.mode == "dp-sgd" else options.batch
-    suit_threads(multiply_adds(work.recipe.spec) * rows)
-    reference_state, origin = _reference_state(work, unfinished)
+    work.suit_threads()
+    reference_weights, origin = reference_state(work, unfinished, ranks)
     reference = measure_reference(
-        reference_state,
+        reference_weights,
         work.recipe.spec,
         work.taps,
         options.mode,
@@ -110,24 +85,12 @@ def train_teacher(
         origin,
         work.device,
     )
-    # Without the leading 1.
-    first = {name: value[0] for name, value in reference_state.items()}
-    start = first if options.start == "reference" else None
-    weights = _train(work, unfinished, start, custody, progress)
-    layers = train_teachers_layers(
-        weights,
-        work.taps,
-        dataset,
-        parts,
-        options.mode,
-        layer_recipe(work.recipe, options.tsl_steps),
-        device=work.device,
-        start=None if options.mode == "dp-sgd" else start,
-        folder=unfinished.folder,
-        progress=progress,
-    )
+    start = without_leading_one(reference_weights) if options.start == "reference" else None
+    weights = _train(work, unfinished, start, custody, ranks, progress)
+    layers = train_layers_of(work, unfinished, weights, start, ranks, progress=progress)
     weights = {**weights, **layers}
     alignments = align_teachers(weights, work.recipe.spec, reference, work.public, work.device)
+    split = parts.to_json()
     card = TeacherCard(
         version=unfinished.version,
         mode=options.mode,
@@ -159,161 +122,42 @@ def train_teacher(
     return card
 
 
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """What is to be done, decided from options, ids and public data before anything is trained."""
-
-    dataset: Dataset
-    parts: Split
-    options: TeacherOptions
-    recipe: EnsembleRecipe
-    taps: tuple[Tap, ...]
-    public: Tensor
-    """Normalised public samples for alignment and bounds."""
-    settings: dict[str, Any]
-    device: torch.device
-
-
-def _plan_work(dataset: Dataset, parts: Split, options: TeacherOptions, custody: Custody) -> _Work:
-    if len(parts.private) == 0:
-        raise UserError("the split keeps no private records; raise --private")
-    if options.mode == "dp-sgd":
-        _require_protected_units(custody)
-    device = resolve_device(options.device)
-    spec = chosen_network(options, dataset.input_shape, len(dataset.classes))
-    taps = _shaped_taps(options, spec)
-    # Labelled ones last: they are few, and the reference knows them by heart.
-    places = torch.from_numpy(parts.unlabelled), torch.from_numpy(parts.labelled)
-    public = torch.cat([dataset.samples[part[:_MEASURED]] for part in places])
-    measured = [tap for tap in taps if tap.kind == "tsl" or needs_public(tap, options.mode)]
-    if len(public) < 2 and measured:
-        raise UserError(
-            f"the frame and the bound of tap {measured[0].text}, and under dp-sgd the layer of a "
-            "tap tsl=..., are found on public samples, and the split has none; raise --unlabelled, "
-            "or release probabilities only"
-        )
-    normalise = public_normalisation(public)
-    optimiser, rate = chosen_optimiser(options)
-    # From the number of units and k alone: the same for all teachers, whatever their shards hold.
-    # The number of records would tell all of them how many stand behind one unit.
-    shard = parts.counts["private"] / options.k
-    recipe = EnsembleRecipe(
-        spec=spec,
-        normalise=normalise,
-        steps=max(1, math.ceil(options.epochs * shard / options.batch)),
-        batch=options.batch,
-        learning_rate=rate,
-        optimiser=optimiser,
-        weight_decay=options.weight_decay,
-        augment=Augment(chosen_augment(options, dataset.input_shape)),
-        precision=options.precision,
-        seed=options.seed,
-        stack=options.stack if device.type == "cpu" else options.k,
-    )
-    settings = {
-        **asdict(options),
-        "optimiser": optimiser,
-        "learning_rate": rate,
-        "augment": recipe.augment.name,
-    }
-    # What does not change the result, or stands on the card already.
-    for name in ("device", "chunk", "network", "network_set", "mode", "teachers"):
-        del settings[name]
-    return _Work(
-        dataset,
-        parts,
-        options,
-        recipe,
-        taps,
-        normalise(public[: options.alignment_samples]),
-        settings,
-        device,
-    )
-
-
-def _reference_state(work: _Work, unfinished: Unfinished) -> tuple[State, str]:
-    """The public reference network, name → [1, ...], and what it is."""
-    labelled = torch.from_numpy(work.parts.labelled)
-    steps = work.options.reference_steps
-    # Behind a dp-sgd teacher no reference says in which frame a layer speaks.
-    taps = () if work.options.mode == "dp-sgd" else work.taps
-    if len(labelled) == 0 or steps == 0:
-        fresh = new_states(work.recipe.spec, [work.options.seed])
-        layers = fresh_layers(taps, work.recipe, 1)
-        return {**fresh, **layers}, "the norms of a network that nobody trained,"
-    origin = f"the norms of a network trained on {len(labelled)} public labels,"
-    kept = unfinished.reference()
-    if kept is not None:
-        return kept, origin
-    recipe = replace(
-        work.recipe,
-        steps=steps,
-        batch=_REFERENCE_BATCH,
-        learning_rate=_REFERENCE_RATE,
-        optimiser="adam",
-        weight_decay=0.0,
-    )
-    samples, labels = work.dataset.samples[labelled], work.dataset.labels[labelled]
-    shard = torch.arange(len(labelled)).numpy()
-    network = train_ensemble(samples, labels, [shard], recipe, device=work.device)
-    after = layer_recipe(recipe, work.options.tsl_steps)
-    layers = train_layers(network, taps, samples, labels, [shard], after, device=work.device)
-    state = {**network, **layers}
-    unfinished.keep_reference(state)
-    return state, origin
-
-
 def _train(
-    work: _Work, unfinished: Unfinished, start: State | None, custody: Custody, progress: bool
+    work: Work,
+    unfinished: Unfinished,
+    start: State | None,
+    custody: Custody,
+    ranks: Ranks,
+    progress: bool,
 ) -> State:
+    """The trained teachers, name → [k, ...], without layers."""
+    options, recipe, run = work.options, work.recipe, custody.training_run
+    if options.mode != "dp-sgd":
+        return train_shards(work, unfinished, start, ranks, progress=progress)
+    if run is None:
+        raise UserError("a dp-sgd teacher needs a run that the ledger's plan has reserved")
     private = torch.from_numpy(work.parts.private)
-    records, labels = work.dataset.samples[private], work.dataset.labels[private]
-    first = None if start is None else without_layers(start)
-    options, recipe = work.options, work.recipe
-    run = custody.training_run
-    if options.mode == "dp-sgd":
-        if run is None:
-            raise UserError("a dp-sgd teacher needs a run that the ledger's plan has reserved")
-        noisy = DpSgdRecipe(
-            spec=recipe.spec,
-            normalise=recipe.normalise,
-            run=run,
-            max_grad_norm=options.max_grad_norm,
-            learning_rate=recipe.learning_rate,
-            optimiser=recipe.optimiser,
-            chunk=options.chunk,
-        )
-        with training_bar("dp-sgd teacher", run.steps, unfinished.folder, progress) as (
-            stopping,
-            on_step,
-        ):
-            return train_dp_sgd(
-                records, labels, noisy, device=work.device, start=first,
-                folder=unfinished.folder, charged=custody.charged,
-                stopping=stopping, on_step=on_step,
-            )  # fmt: skip
-    ids = work.dataset.unit_ids[work.parts.private]
-    dealt = shards(ids, options.k, work.parts.recipe.seed)
-    what = f"{options.k} teachers" if options.mode == "ensemble" else "teacher"
-    with training_bar(what, recipe.steps * options.k, unfinished.folder, progress) as (
+    noisy = DpSgdRecipe(
+        spec=recipe.spec,
+        normalise=recipe.normalise,
+        run=run,
+        max_grad_norm=options.max_grad_norm,
+        learning_rate=recipe.learning_rate,
+        optimiser=recipe.optimiser,
+        chunk=options.chunk,
+        clipping=options.clipping,
+        views=options.views,
+        augment=recipe.augment,
+    )
+    with training_bar("dp-sgd teacher", run.steps, unfinished.folder, progress) as (
         stopping,
         on_step,
     ):
-        return train_ensemble(
-            records, labels, dealt, recipe, device=work.device, start=first,
-            folder=unfinished.folder, stopping=stopping, on_step=on_step,
+        return train_dp_sgd(
+            work.dataset.samples[private], work.dataset.labels[private], noisy,
+            device=work.device, start=None if start is None else without_layers(start),
+            folder=unfinished.folder, charged=custody.charged, stopping=stopping, on_step=on_step,
         )  # fmt: skip
-
-
-def _shaped_taps(options: TeacherOptions, spec: NetworkSpec) -> tuple[Tap, ...]:
-    taps = parse_taps(options.taps)
-    for tap in taps:
-        is_aligned(tap, options.mode)  # raises for one that cannot be served
-    paths = [path for tap in taps for path in tap.paths]
-    with torch.random.fork_rng(devices=[]):
-        network = build(spec)
-    shapes = tap_shapes(network, spec.input_shape, paths)
-    return tuple(tap.with_shape(spec.classes, shapes) for tap in taps)
 
 
 def _require_protected_units(custody: Custody) -> None:

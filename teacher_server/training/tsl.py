@@ -24,8 +24,10 @@ from ktan.taps import Tap, tap_shapes
 from ktan.teachers import Mode, Stack
 from ktan.teachers.stack import State
 from ktan.teachers.tsl import PARTS, layer_in, layer_name, new_layer, without_layers
-from teacher_server.training.ensemble import EnsembleRecipe, seed_of, train_stacks
+from teacher_server.training.ensemble import train_stacks
 from teacher_server.training.progress import training_bar
+from teacher_server.training.ranks import ALONE, Ranks
+from teacher_server.training.recipe import EnsembleRecipe, seed_of
 
 _BATCH = 32
 _RATE = 3e-3
@@ -89,6 +91,8 @@ def train_layers(
     device: torch.device,
     start: State | None = None,
     folder: Path | None = None,
+    ranks: Ranks = ALONE,
+    whole: bool = True,
     stopping: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], None] = lambda _teachers: None,
 ) -> State:
@@ -96,8 +100,8 @@ def train_layers(
 
     `weights`: the trained teachers, name → [k, ...]; `samples` and `shards` as `train_ensemble` has
     them; `recipe`: a `layer_recipe`. `start`: a public network's state with its layers (without the
-    leading k), as which all layers begin; fresh ones otherwise. Interrupted and resumed as
-    `train_ensemble`.
+    leading k), as which all layers begin; fresh ones otherwise. Interrupted, resumed and divided
+    among ranks as `train_ensemble`.
     """
     networks = without_layers(weights)
     layers: dict[str, Tensor] = {}
@@ -106,9 +110,11 @@ def train_layers(
         first = _first(tap, recipe, len(shards), start)
         trained = train_stacks(
             learner, {**networks, **first}, samples, labels, shards, recipe, device=device,
-            folder=folder, name=f"tsl-{'-'.join(tap.paths)}", stopping=stopping, on_step=on_step,
+            folder=folder, name=f"tsl-{'-'.join(tap.paths)}", ranks=ranks, whole=whole,
+            stopping=stopping, on_step=on_step,
         )  # fmt: skip
-        layers.update({n: trained[n] for n in (layer_name(tap, part) for part in PARTS)})
+        names = (layer_name(tap, part) for part in PARTS)
+        layers.update({name: trained[name] for name in names if name in trained})
     return layers
 
 
@@ -124,6 +130,8 @@ def train_teachers_layers(
     start: State | None,
     folder: Path,
     progress: bool,
+    ranks: Ranks = ALONE,
+    whole: bool = True,
 ) -> State:
     """The layers of finished teachers, see `train_layers`: on their shards, or, for `dp-sgd`, on
     all public samples and the teacher's own opinion of them.
@@ -149,7 +157,7 @@ def train_teachers_layers(
     ):
         return train_layers(
             weights, taps, samples, labels, dealt, recipe, device=device, start=start,
-            folder=folder, stopping=stopping, on_step=on_step,
+            folder=folder, ranks=ranks, whole=whole, stopping=stopping, on_step=on_step,
         )  # fmt: skip
 
 

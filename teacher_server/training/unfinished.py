@@ -52,13 +52,26 @@ class Unfinished:
             raise UserError(f"there is no interrupted training at {folder}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged: delete {folder} and train anew") from error
-        current = json.loads(json.dumps(settings))
-        changed = sorted(key for key in current if current[key] != previous.get(key))
-        if changed:
-            raise UserError(
-                f"the interrupted training at {folder} had other settings ({', '.join(changed)}); "
-                "give the same ones, or delete it and train anew"
-            )
+        _require_same(folder, settings, previous)
+        return cls(folder, version)
+
+    @classmethod
+    def joined(cls, out: Path, settings: Mapping[str, Any]) -> "Unfinished | None":
+        """The training at `out` that another process has begun; None as long as there is none.
+
+        `settings`: without the ledger, which only that process has opened. Raises UserError when it
+        has other ones.
+        """
+        folder = out.with_name(f"{out.name}.partial")
+        try:
+            found = json.loads((folder / _RUN).read_text(encoding="utf-8"))
+            version, previous = str(found["version"]), dict(found["settings"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder / _RUN} is damaged: delete {folder}, train anew") from error
+        previous.pop("ledger", None)
+        _require_same(folder, settings, previous)
         return cls(folder, version)
 
     @classmethod
@@ -83,3 +96,14 @@ class Unfinished:
     def discard(self) -> None:
         """Deletes the folder: the teacher is finished."""
         shutil.rmtree(self.folder)
+
+
+def _require_same(folder: Path, settings: Mapping[str, Any], previous: Mapping[str, Any]) -> None:
+    current = json.loads(json.dumps(settings))
+    keys = current.keys() | previous.keys()
+    changed = sorted(key for key in keys if current.get(key) != previous.get(key))
+    if changed:
+        raise UserError(
+            f"the interrupted training at {folder} had other settings ({', '.join(changed)}); "
+            "give the same ones, or delete it and train anew"
+        )

@@ -159,15 +159,15 @@ def steps_from_records() -> None:
     """All teachers take more steps when one person has more records."""
     from teacher_server.training import train
 
-    planned = train._plan_work
+    planned = train.plan_work
 
-    def counted(dataset: Any, parts: Any, options: Any, custody: Any) -> Any:
-        work = planned(dataset, parts, options, custody)
+    def counted(dataset: Any, parts: Any, options: Any, ranks: Any) -> Any:
+        work = planned(dataset, parts, options, ranks)
         passed = options.epochs * len(parts.private) / options.k
         steps = max(1, math.ceil(passed / options.batch))
         return replace(work, recipe=replace(work.recipe, steps=steps))
 
-    train._plan_work = counted
+    train.plan_work = counted
 
 
 def counts_of_records() -> None:
@@ -183,16 +183,16 @@ def joint_gradient_norm() -> None:
     """Gradients are clipped by their norm over all teachers of a stack."""
     import torch
 
-    from teacher_server.training import ensemble
+    from teacher_server.training.stack_run import StackRun
 
-    apart = ensemble._StackRun._gradients
+    apart = StackRun._gradients
 
     def joint(run: Any, inputs: Any, targets: Any) -> Any:
         found = apart(run, inputs, targets)
         norm = torch.sqrt(sum(value.square().sum() for value in found.values()))
         return {name: value / norm.clamp_min(1.0) for name, value in found.items()}
 
-    ensemble._StackRun._gradients = joint  # type: ignore[method-assign]
+    StackRun._gradients = joint  # type: ignore[method-assign]
 
 
 def diverged_teacher_leaves_the_mean() -> None:

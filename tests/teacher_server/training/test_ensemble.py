@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from ktan.data import Augment, Normalisation
 from ktan.networks import NetworkSpec, build
 from ktan.optimisers import learning_rate
-from teacher_server.training.ensemble import EnsembleRecipe, train_ensemble
+from teacher_server.training.ensemble import train_ensemble
+from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.shard_batches import ShardBatches
 
 CPU = torch.device("cpu")

@@ -114,9 +114,13 @@ def test_bounds_come_from_the_public_reference(world, ledger, tmp_path):
     assert make(world, ledger, tmp_path / "noisy", NOISY).taps[0].bound == 0
 
 
-def test_a_dp_sgd_card_states_both_adjacencies(world, ledger, tmp_path):
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_dp_sgd_card_states_both_adjacencies(world, ledger, tmp_path, views):
     """Reference values: dp-accounting's PLD (q = 0.1, σ = 1, 20 steps), Opacus's PRV."""
-    privacy = make(world, ledger, tmp_path / "teacher", NOISY).training_privacy
+    options = dataclasses.replace(NOISY, views=views, augment="none" if views == 1 else "shift")
+    card = make(world, ledger, tmp_path / "teacher", options)
+    assert card.training.get("views", 1) == views
+    privacy = card.training_privacy
     assert privacy.epsilon == pytest.approx(4.590, abs=2e-3)
     assert privacy.epsilon_add_remove == pytest.approx(3.60, abs=0.02)
     assert privacy.adjacency == "replace-one"
@@ -221,6 +225,10 @@ def test_nothing_is_overwritten_and_there_must_be_something_to_resume(world, led
         ({"taps": ("hint=features:100",)}, "16 dimensions"),
         ({"taps": ("hint=nowhere",)}, "nowhere"),
         ({"network": "cnn-medium"}, "cnn-medium"),
+        ({"stack": 0}, "--stack"),
+        ({"views": 0}, "--views"),
+        ({"views": 4}, "--views is for dp-sgd"),
+        ({"mode": "dp-sgd", "views": 4, "taps": ("logits",)}, "--augment is none"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_written(world, ledger, tmp_path, wrong, says):

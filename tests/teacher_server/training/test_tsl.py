@@ -30,7 +30,7 @@ from teacher_server.menu import build_menu
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.serving import TrainedTeacher
 from teacher_server.training import TeacherOptions, tsl, verify_folder
-from teacher_server.training.ensemble import EnsembleRecipe
+from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.shard_batches import ShardBatches
 from tests.teacher_server.training.conftest import FakeLedger
 from tests.teacher_server.training.test_train import FAST, NOISY, make, pairwise_cosine
