@@ -7,7 +7,9 @@ import torch
 
 from ktan.errors import UserError
 
-Precision = Literal["auto", "float32", "bf16"]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+UnscaledPrecision = Literal["auto", "float32", "bf16"]
+"""What trains without gradient scaling: small gradients vanish in fp16."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -30,8 +32,29 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def resolve_precision(device: torch.device, precision: Precision) -> Precision:
+    """`auto` is bf16 where the hardware has it, fp16 on a GPU that has not, else float32.
+
+    For passes that are safe in fp16: those that train with gradient scaling, and those that do not
+    train.
+    """
+    if precision != "auto":
+        return precision
+    if has_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "float32"
+
+
+def half_type(device: torch.device, precision: Precision) -> torch.dtype | None:
+    """What a pass in this precision multiplies in; None for float32. `auto` is never fp16 here."""
+    if precision == "fp16":
+        return torch.float16
+    if precision == "bf16" or (precision == "auto" and has_bf16(device)):
+        return torch.bfloat16
+    return None
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The forward pass's context. `auto` is bf16 where the hardware has it, else float32."""
-    if precision == "bf16" or (precision == "auto" and has_bf16(device)):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    dtype = half_type(device, precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

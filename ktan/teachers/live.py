@@ -21,9 +21,11 @@ from ktan.errors import UserError
 from ktan.memory_format import channels_last
 from ktan.networks import NetworkSpec, NetworkStages, build, stages_of, stages_within
 from ktan.networks.foreign import without_inplace
-from ktan.precision import Precision, autocast
-from ktan.taps import Tap, TapReader, read_taps, tap_shapes
+from ktan.precision import Precision, resolve_precision
+from ktan.tap_reader import read_taps, tap_shapes
+from ktan.taps import Tap
 from ktan.teacher import AnswerTap
+from ktan.teachers.answering import AnsweringNetwork
 from ktan.teachers.card import TeacherCard
 from ktan.teachers.folder import WEIGHTS_FILE, read_tensors
 from ktan.teachers.tsl import TeacherToStudentLayer, student_shape
@@ -34,6 +36,9 @@ Draw = Literal["mean", "one"]
 
 class LiveTeacher:
     """One network, or several of one architecture, in evaluation mode and without gradients.
+
+    No more of them is run than the taps need, and nothing where there is none
+    (`ktan.teachers.answering`).
 
     Of several, each step is answered by their mean (`draw` is `mean`), or by one that is drawn at
     random for that step (`one`; MEAL).
@@ -52,8 +57,9 @@ class LiveTeacher:
         seed: int = 0,
         stages: NetworkStages | None = None,
     ) -> None:
-        """`taps`: what is answered; shapes are found by a dry run. `stages`: of a network that
-        `spec` cannot build again. Raises UserError for a path that the networks do not have."""
+        """`taps`: what is answered; shapes are found by a dry run. `stages`: of networks of one's
+        own, which `spec` cannot build again, and which are run as they stand, changes to their
+        weights included. Raises UserError for a path that the networks do not have."""
         if draw not in get_args(Draw):
             raise UserError(f"draw is {draw!r}; it is one of {', '.join(get_args(Draw))}")
         self.spec = spec
@@ -67,11 +73,12 @@ class LiveTeacher:
             network.requires_grad_(False)
         self._normalise = normalise
         self._precision = precision
+        self._own = stages is not None
         self._draw, self._seed = draw, seed
         self._taps: dict[str, Tap] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._layers: dict[str, list[Weights]] = {}
-        self._readers: list[TapReader] = []
+        self._answering: dict[int, AnsweringNetwork] = {}
         self.read(taps)
 
     @classmethod
@@ -123,9 +130,7 @@ class LiveTeacher:
         self._shapes = tap_shapes(self._networks[0], self.spec.input_shape, paths) if paths else {}
         fitted = [_fitted(tap, student) for tap in taps]
         self._taps = {tap.name: tap.with_shape(self.spec.classes, self._shapes) for tap in fitted}
-        for reader in self._readers:
-            reader.close()
-        self._readers = [read_taps(network, paths) for network in self._networks]
+        self._forget()
 
     def prepare(
         self,
@@ -152,10 +157,13 @@ class LiveTeacher:
                 kept = LayerFile.of(folder, tap, self._networks, samples, labels, recipe)
             layers = None if kept is None else kept.read(self._device)
             if layers is None:
+                readers = [read_taps(network, tap.paths) for network in self._networks]
                 layers = train_layers(
-                    self._readers, tap, self._shapes[str(tap.path)][0], self.spec.classes,
+                    readers, tap, self._shapes[str(tap.path)][0], self.spec.classes,
                     self._normalise, samples, labels, recipe, self._device, watch,
                 )  # fmt: skip
+                for reader in readers:
+                    reader.close()
                 if kept is not None:
                     kept.write(layers)
             self._layers[tap.text] = layers
@@ -165,6 +173,7 @@ class LiveTeacher:
         self._device = device
         for network in self._networks:
             network.to(device)
+        self._forget()
         self._layers = {
             name: [{part: value.to(device) for part, value in layer.items()} for layer in layers]
             for name, layers in self._layers.items()
@@ -187,7 +196,7 @@ class LiveTeacher:
 
     def answer(self, samples: Tensor) -> dict[str, Tensor]:
         """See `Teacher.answer`: the mean of all, on the CPU."""
-        found = self._mean(range(len(self._readers)), samples)
+        found = self._mean(range(len(self._networks)), samples)
         return {name: value.cpu() for name, value in found.items()}
 
     def answer_step(self, samples: Tensor, step: int) -> dict[str, Tensor]:
@@ -195,7 +204,7 @@ class LiveTeacher:
 
         Depends on nothing but samples, seed and step, so that a resumed run gets the same.
         """
-        numbers = range(len(self._readers))
+        numbers = range(len(self._networks))
         if self._draw == "one" and len(numbers) > 1:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
             drawn = int(torch.randint(len(numbers), (1,), generator=generator))
@@ -204,16 +213,41 @@ class LiveTeacher:
 
     @torch.no_grad()
     def _mean(self, numbers: range, samples: Tensor) -> dict[str, Tensor]:
+        if not self._taps:
+            return {}
         normalised = channels_last(self._normalise(samples.to(self._device)))
         sums: dict[str, Tensor] = {}
         for number in numbers:
-            with autocast(self._device, self._precision):
-                logits, features = self._readers[number](normalised)
+            logits, features = self._runner(number)(normalised)
             read = {path: feature.float() for path, feature in features.items()}
             for name, tap in self._taps.items():
                 value = tap.read(logits.float(), read, self._layer(tap, number))
                 sums[name] = value if name not in sums else sums[name] + value
-        return {name: value / len(numbers) for name, value in sums.items()}
+        # Of several the mean; what came out of inference mode as it is, a loss could not keep.
+        return {
+            name: value / len(numbers) if len(numbers) > 1 else _plain(value)
+            for name, value in sums.items()
+        }
+
+    def _runner(self, number: int) -> AnsweringNetwork:
+        """Made ready when it is first asked."""
+        if number not in self._answering:
+            self._answering[number] = AnsweringNetwork(
+                self._networks[number],
+                self.spec.input_shape,
+                list(self._shapes),
+                logits=any(not tap.paths for tap in self._taps.values()),
+                precision=self._precision
+                if self._own
+                else resolve_precision(self._device, self._precision),
+                as_it_is=self._own,
+            )
+        return self._answering[number]
+
+    def _forget(self) -> None:
+        for runner in self._answering.values():
+            runner.close()
+        self._answering = {}
 
     def _layer(self, tap: Tap, number: int) -> TeacherToStudentLayer | None:
         if tap.kind != "tsl":
@@ -223,6 +257,10 @@ class LiveTeacher:
                 f"tap {tap.text}: its layer is not trained yet; call LiveTeacher.prepare first"
             )
         return TeacherToStudentLayer(tap.shape, self._layers[tap.text][number])
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.clone() if value.is_inference() else value
 
 
 def _fitted(tap: Tap, student: NetworkSpec | None) -> Tap:

@@ -8,7 +8,7 @@ from ktan.data import AugmentName
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.optimisers import OptimiserName
-from ktan.precision import Precision
+from ktan.precision import UnscaledPrecision
 from ktan.teachers import Mode
 from teacher_server.training.clipping import Clipping
 
@@ -82,7 +82,7 @@ class TeacherOptions:
     noise."""
     device: str = "auto"
     """auto (the GPU when there is one), cpu or cuda."""
-    precision: Precision = "auto"
+    precision: UnscaledPrecision = "auto"
     """auto (bf16 where the hardware has it), float32 or bf16; dp-sgd computes in float32."""
 
     @property
