@@ -3,36 +3,40 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ktan.data import Augment, Normalisation
+from ktan.data_parts import DataPlace, Part, Rows, fits, mix
 from ktan.errors import UserError
 from ktan.memory_format import channels_last
 from ktan.methods.batch import Batch
 from ktan.teachers.live import LiveTeacher
 
 _STRONG = Augment("strong")
+_SAMPLES, _LABELS, _ANSWER = "samples", "labels", "answer "
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Public samples, as uint8 (or float32, for tables); either part may be empty."""
+    """Public samples, as uint8 (or float32, for tables); either part may be empty.
 
-    labelled: Tensor
+    Samples and answers may be anything that is read by positions: tensors, or memory maps.
+    """
+
+    labelled: Rows
     """[l, ...]."""
     labels: Tensor
     """int64 [l]."""
-    answered: Tensor | None = None
+    answered: Rows | None = None
     """[a, ...]."""
-    answers: Mapping[str, Tensor] = field(default_factory=dict)
+    answers: Mapping[str, Rows] = field(default_factory=dict)
     """Tap name → float32 [a, ...]."""
     answered_labels: Tensor | None = None
     """int64 [a], -1 where there is none; None: none has a label."""
     teacher: LiveTeacher | None = None
     """Answers each view of the answered samples as it is drawn, instead of `answers`."""
-    unlabelled: Tensor | None = None
+    unlabelled: Rows | None = None
     """[u, ...]: samples for terms that look at views of unlabelled ones."""
 
     def __post_init__(self) -> None:
@@ -51,9 +55,9 @@ class TrainingData:
 class BatchStream:
     """Batches by step number: the same seed and step give the same batch, whatever came before.
 
-    That makes a resumed run exact, and two methods with one seed comparable sample by sample. All
-    data is kept on the device. Each part is walked through in an order that is drawn anew for
-    each pass; a batch may span two passes, so that all batches are full.
+    That makes a resumed run exact, and two methods with one seed comparable sample by sample. Each
+    part is walked through in an order that is drawn anew for each pass; a batch may span two
+    passes, so that all batches are full. Nothing here waits for the device.
     """
 
     def __init__(
@@ -67,7 +71,9 @@ class BatchStream:
         device: torch.device,
         normalise: Normalisation,
         augment: Augment,
+        data_on: DataPlace = "auto",
     ) -> None:
+        """`data_on`: where samples and answers lie, see `TrainerOptions.data_on`."""
         if min(labelled_batch, answered_batch, unlabelled_batch) < 1:
             raise UserError(
                 "--labelled-batch, --answered-batch and --unlabelled-batch must be at least 1"
@@ -76,52 +82,65 @@ class BatchStream:
         self._seed = seed
         self._normalise = normalise
         self._augment = augment
+        self._teacher = data.teacher
         # An empty part has the other one's shape, so that both can be concatenated.
-        answered = data.labelled[:0] if data.answered is None else data.answered
-        labelled = data.labelled if len(data.labelled) else answered[:0]
-        self._labelled = labelled.to(device)
-        self._labels = data.labels.to(device)
-        self._answered = answered.to(device)
-        self._answers = {name: values.to(device) for name, values in data.answers.items()}
+        nothing = torch.empty(0, dtype=torch.int64)
+        answered = data.labelled[nothing] if data.answered is None else data.answered
+        labelled = data.labelled if len(data.labelled) else answered[nothing]
         labels = data.answered_labels
         unknown = torch.full((len(answered),), -1, dtype=torch.int64)
-        self._answered_labels = (unknown if labels is None else labels).to(device)
-        self._teacher = data.teacher
-        self._orders = (
-            _Order(len(labelled), labelled_batch, (seed, 0), device),
-            _Order(len(answered), answered_batch, (seed, 1), device),
+        columns: tuple[dict[str, Rows], dict[str, Rows]] = (
+            {_SAMPLES: labelled, _LABELS: data.labels},
+            {
+                _SAMPLES: answered,
+                _LABELS: unknown if labels is None else labels,
+                **{_ANSWER + name: values for name, values in data.answers.items()},
+            },
         )
-        self._unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
-        if self._unlabelled is not None:
-            self._views = _Order(len(self._unlabelled), unlabelled_batch, (seed, 3), device)
+        views: dict[str, Rows] = {} if data.unlabelled is None else {_SAMPLES: data.unlabelled}
+        everything = [rows for part in (*columns, views) for rows in part.values()]
+        on_device = fits(everything, device, data_on)
+        self._labelled, self._answered = (
+            Part(part, batch, (seed, number), device, on_device=on_device)
+            for number, (part, batch) in enumerate(
+                zip(columns, (labelled_batch, answered_batch), strict=True)
+            )
+        )
+        self._unlabelled = None
+        if views:
+            self._unlabelled = Part(views, unlabelled_batch, (seed, 3), device, on_device=on_device)
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one pass over the answered samples (the labelled ones where none is)."""
-        labelled, answered = self._orders
-        return answered.steps_per_pass or labelled.steps_per_pass
+        return self._answered.steps_per_pass or self._labelled.steps_per_pass
 
     def batch(self, step: int) -> Batch:
         """Batch number `step`, from 0."""
-        labelled, answered = (order.indices(step) for order in self._orders)
-        samples = torch.cat([self._labelled[labelled], self._answered[answered]])
-        generator = torch.Generator(self._device).manual_seed(_mix(self._seed, 2, step))
-        views = self._augment(samples, generator)
+        labelled, answered = self._labelled.at(step), self._answered.at(step)
+        count = self._labelled.batch
+        generator = torch.Generator(self._device).manual_seed(mix(self._seed, 2, step))
+        views = self._augment(_joined(labelled[_SAMPLES], answered[_SAMPLES]), generator)
         samples = self._ready(views)
-        answers = {name: values[answered] for name, values in self._answers.items()}
+        # Laid as the student's maps are: what is compared value by value is read in one order.
+        answers = {
+            name.removeprefix(_ANSWER): channels_last(values)
+            for name, values in answered.items()
+            if name.startswith(_ANSWER)
+        }
         if self._teacher is not None:
-            answers.update(self._teacher.answer_step(views[len(labelled) :], step))
+            answers.update(self._teacher.answer_step(views[count:], step))
         weak = strong = None
         if self._unlabelled is not None:
-            drawn = self._unlabelled[self._views.indices(step)]
+            drawn = self._unlabelled.at(step)[_SAMPLES]
             weak = self._ready(self._augment(drawn, generator))
             strong = self._ready(_STRONG(drawn, generator))
         return Batch(
-            labelled=samples[: len(labelled)],
-            labels=self._labels[labelled],
-            answered=samples[len(labelled) :],
+            labelled=samples[:count],
+            labels=labelled[_LABELS],
+            answered=samples[count:],
             answers=answers,
-            answered_labels=self._answered_labels[answered],
+            answered_labels=answered[_LABELS],
             weak=weak,
             strong=strong,
         )
@@ -131,39 +150,6 @@ class BatchStream:
         return channels_last(self._normalise(samples))
 
 
-class _Order:
-    """An endless walk over range(count) in batches; a new permutation each pass."""
-
-    def __init__(self, count: int, batch: int, seed: tuple[int, int], device: torch.device) -> None:
-        self._count = count
-        self._batch = min(batch, count)
-        self._seed = seed
-        self._device = device
-        self._passes: dict[int, Tensor] = {}
-
-    @property
-    def steps_per_pass(self) -> int:
-        return -(-self._count // self._batch) if self._batch else 0
-
-    def indices(self, step: int) -> Tensor:
-        """int64 [batch] on the device."""
-        if not self._batch:
-            return torch.empty(0, dtype=torch.int64, device=self._device)
-        start = step * self._batch
-        first, offset = divmod(start, self._count)
-        last = (start + self._batch - 1) // self._count
-        walk = torch.cat([self._pass(number) for number in range(first, last + 1)])
-        return walk[offset : offset + self._batch]
-
-    def _pass(self, number: int) -> Tensor:
-        if number not in self._passes:
-            for old in [key for key in self._passes if key < number - 1]:
-                del self._passes[old]
-            generator = torch.Generator().manual_seed(_mix(*self._seed, number))
-            self._passes[number] = torch.randperm(self._count, generator=generator).to(self._device)
-        return self._passes[number]
-
-
-def _mix(*numbers: int) -> int:
-    """One well-mixed seed of several small numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _joined(one: Tensor, other: Tensor) -> Tensor:
+    parts = [part for part in (one, other) if len(part)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
