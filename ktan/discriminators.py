@@ -1,6 +1,10 @@
 """Discriminators: judges of whose hint they see."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ktan.errors import UserError
@@ -35,3 +39,16 @@ def discriminator(shape: tuple[int, ...], width: int = 64) -> nn.Module:
             nn.Flatten(1),
         )
     raise ValueError(f"no discriminator for hints of shape {shape}; [m] or [c, h, w] is expected")
+
+
+@contextmanager
+def weights_made_once(judge: nn.Module) -> Iterator[None]:
+    """Within, a judge's spectral normalisation is computed once, in float32, for all its calls.
+
+    Autocast within then reaches its layers alone, and not the power iteration.
+    """
+    with parametrize.cached():
+        for module in judge.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                module.weight  # noqa: B018
+        yield

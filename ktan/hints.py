@@ -1,6 +1,6 @@
 """Hints on one scale, whatever the teacher's unit and bound are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class HintScale:
     """In the hint's own unit, > 0."""
     noise_sd: float
     """Published noise sd of a standardised coordinate, in [0, 1]."""
+    _centres: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """The centre on each device that asked: a copy from the host in every step would stall it."""
 
     @classmethod
     def of(cls, tap: AnswerTap, answers: Tensor) -> "HintScale":
@@ -36,4 +38,7 @@ class HintScale:
 
     def standardise(self, hints: Tensor) -> Tensor:
         """[n, ...] in the tap's own unit → [n, ...] of zero mean and unit variance."""
-        return (hints - self.centre.to(hints.device, torch.float32)) / self.scale
+        device = hints.device
+        if device not in self._centres:
+            self._centres[device] = self.centre.to(device, torch.float32)
+        return (hints - self._centres[device]) / self.scale

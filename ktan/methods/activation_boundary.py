@@ -68,8 +68,9 @@ class ActivationBoundary:
         def boundary(view: View, batch: Batch) -> Tensor:
             parts = []
             for tap, weight in zip(taps, weights, strict=True):
-                features = view.answered_features(path_of[tap.name])
-                student = connectors[module_key(tap.name)](features)
+                connect = connectors[module_key(tap.name)]
+                with view.in_its_precision():
+                    student = connect(view.answered_output(path_of[tap.name])).float()
                 signs = batch.answers[tap.name]
                 if self.clamp:
                     signs = signs.clamp(-1, 1)

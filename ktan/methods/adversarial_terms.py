@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ktan.discriminators import discriminator
+from ktan.discriminators import discriminator, weights_made_once
 from ktan.losses import (
     discrimination_loss,
     discriminator_accuracy,
@@ -48,21 +48,34 @@ class HintGame:
 
     def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
         """The discriminators' mean accuracy; 0.5 where they cannot tell."""
-        games = [self._scores(pair) for pair in self._pairs(view, batch)]
+        games = self._games(view, batch)
         return {"discriminator_accuracy": _mean([discriminator_accuracy(*game) for game in games])}
 
     def _generation(self, view: View, batch: Batch) -> Tensor:
         pairs = self._pairs(view, batch)
-        return _mean([generation_loss(self.judges[pair.key](_fake(pair))) for pair in pairs])
+        return _mean([generation_loss(self._scores(pair.key, _fake(pair), view)) for pair in pairs])
 
     def _discrimination(self, view: View, batch: Batch) -> Tensor:
-        games = [self._scores(pair) for pair in self._pairs(view, batch)]
-        return _mean([discrimination_loss(*game, self._rest) for game in games])
+        return _mean([discrimination_loss(*game, self._rest) for game in self._games(view, batch)])
 
-    def _scores(self, pair: HintPair) -> tuple[Tensor, Tensor]:
-        """D's scores of the teacher's and of the student's hints."""
-        judge = self.judges[pair.key]
-        return judge(pair.teacher), judge(_fake(pair).detach())
+    def _games(self, view: View, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """D's scores of the teacher's and of the student's hints, from one call of D."""
+        with torch.no_grad():
+            pairs = self._pairs(view, batch)
+            both = [torch.cat([pair.teacher, _fake(pair)]) for pair in pairs]
+        scores = [
+            self._scores(pair.key, hints, view) for pair, hints in zip(pairs, both, strict=True)
+        ]
+        return [(real, fake) for real, fake in (score.chunk(2) for score in scores)]
+
+    def _scores(self, key: str, hints: Tensor, view: View) -> Tensor:
+        judge = self.judges[key]
+        if hints.ndim == 2:
+            found: Tensor = judge(hints)
+            return found
+        with weights_made_once(judge), view.in_its_precision():
+            found = judge(hints)
+        return found.float()
 
 
 def _fake(pair: HintPair) -> Tensor:

@@ -1,6 +1,7 @@
 """What a step sees: a batch of samples, and what the student makes of it."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -62,11 +63,19 @@ class View:
     logits: Tensor
     """float32 [l + a + 2·u, classes]."""
     features: Mapping[str, Tensor]
-    """Student's module path → float32 [l + a + 2·u, ...]."""
+    """Student's module path → [l + a + 2·u, ...], in the type in which the pass put it out."""
     labelled: int
     """l."""
     answered: int
     """a."""
+    half: torch.dtype | None = None
+    """What the pass multiplied in, where that was not float32."""
+
+    def in_its_precision(self) -> AbstractContextManager[object]:
+        """Within, layers that a method puts behind the student multiply as the student did."""
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.logits.device.type, dtype=self.half)
 
     @property
     def known(self) -> slice:
@@ -84,11 +93,19 @@ class View:
         return self.logits[self.labelled : self.labelled + self.answered]
 
     def answered_features(self, path: str) -> Tensor:
-        """[a, ...]."""
+        """float32 [a, ...]."""
+        return self.answered_output(path).float()
+
+    def answered_output(self, path: str) -> Tensor:
+        """[a, ...], in the type in which the pass put it out."""
         return self.features[path][self.labelled : self.labelled + self.answered]
 
     def known_features(self, path: str) -> Tensor:
-        """[l + a, ...]."""
+        """float32 [l + a, ...]."""
+        return self.known_output(path).float()
+
+    def known_output(self, path: str) -> Tensor:
+        """[l + a, ...], in the type in which the pass put it out."""
         return self.features[path][self.known]
 
     @property

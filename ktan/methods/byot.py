@@ -14,7 +14,9 @@ The public code sums the third term over a batch of 128 at λ = 1e-6. A mean kee
 the batch: ours is 128 times that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -27,6 +29,7 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding, module_key
 from ktan.methods.needs import Need
 from ktan.methods.objective import STUDENT, Objective, Term
+from ktan.methods.once import OncePerTurn
 from ktan.methods.terms import local_term
 from ktan.networks import NetworkStages
 from ktan.networks.exits import ExitHead, ExitSpec
@@ -60,26 +63,28 @@ class BYOT:
     def build(self, binding: Binding) -> Objective:
         """See `Method.build`. Raises UserError for a student of fewer than two stages."""
         heads = [ExitHead(spec) for spec in exit_specs(binding)]
-        exits = _Exits(heads)
+        exits = OncePerTurn(partial(_run, heads))
         deepest = binding.stages.pooled
 
         def by_labels(view: View, batch: Batch) -> Tensor:
-            return _sum([local_loss(logits, batch.all_labels) for logits, _ in exits(view)])
+            return _sum([local_loss(logits, batch.all_labels) for logits, _ in exits(view, batch)])
 
         def imitation(view: View, batch: Batch) -> Tensor:
             final = view.known_logits
-            return _sum([self_distillation(q, final, self.temperature) for q, _ in exits(view)])
+            return _sum(
+                [self_distillation(q, final, self.temperature) for q, _ in exits(view, batch)]
+            )
 
         def features(view: View, batch: Batch) -> Tensor:
             final = view.known_features(deepest)
-            return _sum([feature_distance(feature, final) for _, feature in exits(view)])
+            return _sum([feature_distance(feature, final) for _, feature in exits(view, batch)])
 
         def measures(view: View, batch: Batch) -> dict[str, Tensor]:
             labels = batch.all_labels
             count = (labels >= 0).sum().clamp(min=1)
             return {
                 f"exit_{number}_accuracy": (logits.argmax(dim=1) == labels).sum() / count
-                for number, (logits, _) in enumerate(exits(view), start=1)
+                for number, (logits, _) in enumerate(exits(view, batch), start=1)
             }
 
         return Objective(
@@ -118,6 +123,16 @@ def exit_specs(binding: Binding) -> list[ExitSpec]:
     ]
 
 
+def _run(heads: Sequence[ExitHead], view: View, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """All exits' logits and features on labelled and answered samples, in order of depth.
+
+    Once a turn: several terms look at them, and their batch norms are to see each batch once.
+    """
+    with view.in_its_precision():
+        found = [head(view.known_output(head.spec.path)) for head in heads]
+    return [(logits.float(), feature.float()) for logits, feature in found]
+
+
 def self_distillation(logits: Tensor, deepest: Tensor, temperature: float) -> Tensor:
     """T²·mean KL(q_C ‖ q_i) of softmaxes at T; `deepest` is detached. Both float [n, classes]."""
     target = F.log_softmax(deepest.detach() / temperature, dim=1)
@@ -132,26 +147,6 @@ def feature_distance(feature: Tensor, deepest: Tensor) -> Tensor:
 
 def _sum(values: list[Tensor]) -> Tensor:
     return torch.stack(values).sum()
-
-
-class _Exits:
-    """All exits' logits and features on labelled and answered samples, in order of depth.
-
-    Several terms look at them in one step: they are run once for a view, or their batch norms would
-    see each batch several times.
-    """
-
-    def __init__(self, heads: list[ExitHead]) -> None:
-        self._heads = heads
-        self._seen: tuple[View, bool, bool] | None = None
-        self._found: list[tuple[Tensor, Tensor]] = []
-
-    def __call__(self, view: View) -> list[tuple[Tensor, Tensor]]:
-        mode = (self._heads[0].training, torch.is_grad_enabled())
-        if self._seen is None or self._seen[0] is not view or self._seen[1:] != mode:
-            self._found = [head(view.known_features(head.spec.path)) for head in self._heads]
-            self._seen = (view, *mode)
-        return self._found
 
 
 METHOD = BYOT

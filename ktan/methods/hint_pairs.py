@@ -12,6 +12,7 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.binding import Binding, module_key
 from ktan.methods.needs import Need
 from ktan.methods.objective import STUDENT, Term
+from ktan.methods.once import OncePerTurn
 
 HINT = Need("hint")
 
@@ -44,6 +45,7 @@ class HintPairs:
             key: connector(tap.kind, shapes[self._path_of[key]], tap.shape)
             for key, tap in self._taps.items()
         }
+        self._once = OncePerTurn(self._pairs)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -56,15 +58,28 @@ class HintPairs:
         return {key: tap.shape for key, tap in self._taps.items()}
 
     def __call__(self, view: View, batch: Batch) -> list[HintPair]:
+        """Of the answered samples; made once a turn, however many terms look."""
+        return self._once(view, batch)
+
+    def _pairs(self, view: View, batch: Batch) -> list[HintPair]:
         return [
             HintPair(
                 key,
-                self.connectors[key](view.answered_features(self._path_of[key])),
+                self._connected(key, view),
                 self._scales[key].standardise(batch.answers[tap.name]),
                 self._scales[key].noise_sd,
             )
             for key, tap in self._taps.items()
         ]
+
+    def _connected(self, key: str, view: View) -> Tensor:
+        connect, path = self.connectors[key], self._path_of[key]
+        if len(self._taps[key].shape) == 1:
+            vector: Tensor = connect(view.answered_features(path))
+            return vector
+        with view.in_its_precision():
+            connected: Tensor = connect(view.answered_output(path))
+        return connected.float()
 
 
 def hint_term(weight: float, pairs: HintPairs, name: str = "hint") -> Term:

@@ -106,7 +106,7 @@ class KSANC:
         squeezed = SqueezedPairs(binding, self.descriptor)
 
         def task(view: View, batch: Batch) -> Tensor:
-            return squeezed.task(batch, batch.answered_classes(batch.answers[answered]))
+            return squeezed.task(view, batch, batch.answered_classes(batch.answers[answered]))
 
         terms += [
             Term("squeezed", STUDENT, self.attention_weight, squeezed.imitation),
@@ -216,6 +216,7 @@ class SqueezedPairs:
         self.paths = tuple(binding.paths[tap.name][0] for tap in self._taps)
         shapes = binding.shapes(self.paths)
         self._scales = [HintScale.of(tap, binding.answers[tap.name]) for tap in self._taps]
+        self._made: tuple[Batch, torch.dtype | None, list[Tensor]] | None = None
         channels = [tap.shape[0] for tap in self._taps]
         connectors = [
             Connector(shapes[path], tap.shape)
@@ -233,9 +234,9 @@ class SqueezedPairs:
             "connectors": self._connectors,
         }
 
-    def task(self, batch: Batch, labels: Tensor) -> Tensor:
+    def task(self, view: View, batch: Batch, labels: Tensor) -> Tensor:
         """The loss of the teacher's attention: mean cross-entropy of all stages' classifiers."""
-        squeezed = self._of_teacher(batch)
+        squeezed = self._of_teacher(view, batch)
         return torch.stack(
             [
                 F.cross_entropy(classify(value), labels)
@@ -246,18 +247,30 @@ class SqueezedPairs:
     def imitation(self, view: View, batch: Batch) -> Tensor:
         """Σ_i mean (g̃_s^i − g̃_t^i)²."""
         with torch.no_grad():
-            theirs = self._of_teacher(batch)
-        maps = [view.answered_features(path) for path in self.paths]
-        own = self._own([r(m) for r, m in zip(self._connectors, maps, strict=True)])
-        return torch.stack([F.mse_loss(s, t) for s, t in zip(own, theirs, strict=True)]).sum()
+            theirs = self._of_teacher(view, batch)
+        maps = [view.answered_output(path) for path in self.paths]
+        with view.in_its_precision():
+            own = self._own([r(m) for r, m in zip(self._connectors, maps, strict=True)])
+        return torch.stack(
+            [F.mse_loss(s.float(), t) for s, t in zip(own, theirs, strict=True)]
+        ).sum()
 
-    def _of_teacher(self, batch: Batch) -> list[Tensor]:
-        maps = [
-            scale.standardise(batch.answers[tap.name])
-            for scale, tap in zip(self._scales, self._taps, strict=True)
-        ]
-        found: list[Tensor] = self._theirs(maps)
-        return found
+    def _of_teacher(self, view: View, batch: Batch) -> list[Tensor]:
+        """Float32 [a, c_i] of each stage."""
+        with view.in_its_precision():
+            found: list[Tensor] = self._theirs(self._standardised(view, batch))
+        return [value.float() for value in found]
+
+    def _standardised(self, view: View, batch: Batch) -> list[Tensor]:
+        """The teacher's maps on unit scale, which two players look at; made once a batch."""
+        if self._made is None or self._made[0] is not batch or self._made[1] != view.half:
+            maps = [
+                scale.standardise(batch.answers[tap.name])
+                for scale, tap in zip(self._scales, self._taps, strict=True)
+            ]
+            kept = [value if view.half is None else value.to(view.half) for value in maps]
+            self._made = (batch, view.half, kept)
+        return self._made[2]
 
 
 def _batch_norm(features: int) -> nn.Module:

@@ -29,6 +29,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ktan.denoising import Denoising, Shrinkage
 from ktan.derivation import resized
+from ktan.discriminators import weights_made_once
 from ktan.errors import UserError
 from ktan.hints import HintScale
 from ktan.losses import (
@@ -42,12 +43,15 @@ from ktan.methods.binding import Binding
 from ktan.methods.hint_pairs import HINT, HintPair, HintPairs
 from ktan.methods.needs import Need, require
 from ktan.methods.objective import DISCRIMINATOR, STUDENT, Objective, Term
+from ktan.methods.once import OncePerTurn
 from ktan.methods.teacher_taps import map_taps
 from ktan.methods.terms import RESPONSE, local_term
 from ktan.networks import NetworkStages
 from ktan.taps import Tap
 
 Distance = Literal["kl", "l1", "l2"]
+_NARROW = 128
+"""Values of a stage below which its judge gains nothing by multiplying in bf16."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,12 @@ class MEAL:
         judges.append(stage_judge(binding.classes))
         count = len(judges)
 
-        def stages(view: View, batch: Batch) -> list[StageOutputs]:
+        def outputs(view: View, batch: Batch) -> list[StageOutputs]:
             found = [] if pairs is None else pairs(view, batch)
             hints = [self._hint(pair, size) for pair, size in zip(found, sizes, strict=True)]
             return [*hints, answer(view, batch)]
+
+        stages = OncePerTurn(outputs)
 
         def similarity(view: View, batch: Batch) -> Tensor:
             weights = [self.stage_weight ** (count - 1 - i) for i in range(count)]
@@ -117,18 +123,16 @@ class MEAL:
             return torch.stack([w * d for w, d in zip(weights, distances, strict=True)]).sum()
 
         def adversarial(view: View, batch: Batch) -> Tensor:
-            outputs = zip(judges, stages(view, batch), strict=True)
+            judged = zip(judges, stages(view, batch), strict=True)
             return torch.stack(
-                [deceit_loss(judge(stage.student)) for judge, stage in outputs]
+                [deceit_loss(_scores(judge, stage.student, view)) for judge, stage in judged]
             ).sum()
 
         def games(view: View, batch: Batch) -> list[tuple[Tensor, Tensor]]:
             with torch.no_grad():
-                outputs = stages(view, batch)
-            return [
-                (judge(stage.student), judge(stage.teacher))
-                for judge, stage in zip(judges, outputs, strict=True)
-            ]
+                both = [torch.cat([stage.student, stage.teacher]) for stage in stages(view, batch)]
+            scores = [_scores(judge, one, view) for judge, one in zip(judges, both, strict=True)]
+            return [(own, theirs) for own, theirs in (score.chunk(2) for score in scores)]
 
         def discrimination(view: View, batch: Batch) -> Tensor:
             losses = [judge_loss(*game, self.discriminator_rest) for game in games(view, batch)]
@@ -251,6 +255,17 @@ def stage_judge(size: int) -> nn.Module:
         spectral_norm(nn.Linear(half, quarter)), nn.LeakyReLU(0.2),
         spectral_norm(nn.Linear(quarter, 2)),
     )  # fmt: skip
+
+
+def _scores(judge: nn.Module, outputs: Tensor, view: View) -> Tensor:
+    """float32 [n, 2]; layers wide enough to count multiply as the student does."""
+    with weights_made_once(judge):
+        if outputs.shape[1] < _NARROW:
+            found: Tensor = judge(outputs)
+            return found
+        with view.in_its_precision():
+            found = judge(outputs)
+    return found.float()
 
 
 def judge_loss(student: Tensor, teacher: Tensor, rest_above: float = 1.0) -> Tensor:

@@ -5,15 +5,17 @@ The trainer knows only objectives, and no method by name.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ktan.methods.batch import Batch, View
-from ktan.taps import read_taps
+from ktan.tap_reader import read_taps
 
 STUDENT = "student"
+Pass = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+"""Samples → logits, and the features by path."""
 DISCRIMINATOR = "discriminator"
 """An opponent that tells teacher from student; a method may have others."""
 
@@ -95,15 +97,17 @@ class Objective(nn.Module):
         self._measures = measures
 
     def observe(self, student: nn.Module, batch: Batch) -> View:
-        """The one forward pass that a step needs."""
+        """The one forward pass that a step needs; under autocast, where the caller asks for it."""
         with read_taps(student, self.paths) as read:
-            logits, features = read(batch.samples)
-        return View(
-            logits.float(),
-            {path: feature.float() for path, feature in features.items()},
-            len(batch.labelled),
-            len(batch.answered),
-        )
+            return self.view(read, batch)
+
+    def view(self, read: Pass, batch: Batch) -> View:
+        """The same by a pass that sees `paths`, which several steps may share."""
+        samples = batch.samples
+        logits, features = read(samples)
+        device = samples.device.type
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return View(logits.float(), features, len(batch.labelled), len(batch.answered), half)
 
     def losses(
         self, player: str, view: View, batch: Batch, stage: Stage | None = None
@@ -112,6 +116,8 @@ class Objective(nn.Module):
 
         In a stage only its terms; none is an empty dictionary, and the player rests.
         """
+        # A view of this turn's own: see `ktan.methods.once`.
+        view = replace(view)
         return {
             term.name: term.weight * term.loss(view, batch)
             for term in self.terms
@@ -128,7 +134,8 @@ class Objective(nn.Module):
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
                         old = parameter.grad
-                        parameter.grad = gradient if old is None else old + gradient
+                        total = gradient if old is None else old + gradient
+                        parameter.grad = _laid(total, parameter)
         torch.stack(free).sum().backward()  # type: ignore[no-untyped-call]
 
     def total(self, losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -152,7 +159,7 @@ class Objective(nn.Module):
     @torch.no_grad()
     def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
         """Figures of the game, such as the discriminator's accuracy; scalars."""
-        return self._measures(view, batch) if self._measures else {}
+        return self._measures(replace(view), batch) if self._measures else {}
 
     def learnables(self, player: str) -> list[nn.Parameter]:
         """What the objective trains for a player; the student's own network is not among it."""
@@ -192,6 +199,13 @@ def _bounded(loss: Tensor, by: Tensor, parameters: Sequence[nn.Parameter]) -> li
 
 def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+
+
+def _laid(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's strides: a fused optimiser walks memory, not indices."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _scale(own: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
