@@ -22,6 +22,8 @@ from torch import Tensor
 
 _MORE = 3
 """How many vectors of the student stand to choice beyond the teacher's."""
+_SQUARINGS = 10
+"""A Gram matrix to the power 2^10: what stood at 0.98 of the first value is at 1e-9 of it."""
 _LEAST_GAP = 1e-3
 """Between eigenvalues of a Gram matrix of trace 1, in the gradient."""
 
@@ -50,15 +52,42 @@ def right_singular_vectors(feature: Tensor, vectors: int) -> tuple[Tensor, Tenso
     there are. From the eigenvectors of the c × c Gram matrix: one batched `eigh`.
     """
     with torch.autocast(feature.device.type, enabled=False):
-        rows = feature.float().flatten(2)
-        gram = rows @ rows.transpose(1, 2)
-        # The vectors do not depend on the scale, so it needs no gradient.
-        trace = gram.detach().diagonal(dim1=1, dim2=2).sum(dim=1)
-        gram = gram / trace.clamp(min=1e-30)[:, None, None]
-        # A student that diverged is told of by the trainer, not by an algorithm that fails on it.
-        gram = gram.nan_to_num(0.0, 0.0, 0.0)
-        found, values = _LeadingEigenvectors.apply(gram, min(vectors, *rows.shape[1:]))
+        gram = _gram(feature)
+        count = min(vectors, feature.shape[1], feature[0, 0].numel())
+        found, values = _LeadingEigenvectors.apply(gram, count)
     return found, values.clamp(min=0).sqrt()
+
+
+@torch.no_grad()
+def first_singular_vector(feature: Tensor) -> Tensor:
+    """The first right singular vector alone, [n, c, 1], of free sign and without gradient.
+
+    By squaring the Gram matrix again and again: a tenth of `eigh`'s time, and as exact where the
+    second value is not within 2 % of the first. There a mixture of the two comes out, as rounding
+    decides in `eigh` when they coincide.
+    """
+    with torch.autocast(feature.device.type, enabled=False):
+        gram = _gram(feature)
+        power = gram
+        for _ in range(_SQUARINGS):
+            power = power @ power
+            trace = power.diagonal(dim1=1, dim2=2).sum(dim=1)
+            power = power / trace.clamp(min=1e-30)[:, None, None]
+        # λ·v·vᵀ by now: each column is the vector, the longest one the best.
+        longest = power.diagonal(dim1=1, dim2=2).argmax(dim=1)
+        column = power.gather(2, longest[:, None, None].expand(-1, power.shape[1], 1))
+        return F.normalize(gram @ column, dim=1)
+
+
+def _gram(feature: Tensor) -> Tensor:
+    """Fᵀ·F of each sample's (h·w) × c matrix, at trace 1: [n, c, c]."""
+    rows = feature.float().flatten(2)
+    gram = rows @ rows.transpose(1, 2)
+    # The vectors do not depend on the scale, so it needs no gradient.
+    trace = gram.detach().diagonal(dim1=1, dim2=2).sum(dim=1)
+    gram = gram / trace.clamp(min=1e-30)[:, None, None]
+    # A student that diverged is told of by the trainer, not by an algorithm that fails on it.
+    return gram.nan_to_num(0.0, 0.0, 0.0)
 
 
 def aligned(student: Tensor, teacher: Tensor) -> Tensor:
@@ -74,10 +103,15 @@ def aligned(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _nodes(student: Tensor, teacher: Tensor, vectors: int) -> tuple[Tensor, Tensor]:
     """Both sides' vectors of one tap, [n, c, k] each."""
-    theirs, values = right_singular_vectors(teacher.detach(), vectors)
+    if vectors == 1:
+        # One value of unit norm is 1, but for a map of nothing but zeros, which has none.
+        theirs = first_singular_vector(teacher)
+        scale = (theirs != 0).any(dim=1, keepdim=True).to(theirs.dtype)
+    else:
+        theirs, values = right_singular_vectors(teacher.detach(), vectors)
+        scale = F.normalize(values, dim=1)[:, None]
     theirs = torch.where(theirs.sum(dim=1, keepdim=True) < 0, -theirs, theirs)
     mine, _ = right_singular_vectors(student, theirs.shape[2] + _MORE)
-    scale = F.normalize(values, dim=1)[:, None]
     return aligned(mine, theirs) * scale, theirs * scale
 
 

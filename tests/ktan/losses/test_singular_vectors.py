@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from ktan.losses import singular_vector_loss
-from ktan.losses.singular_vectors import aligned, right_singular_vectors
+from ktan.losses.singular_vectors import (
+    aligned,
+    first_singular_vector,
+    right_singular_vectors,
+)
 from tests.ktan.methods.references import inputs, reference
 
 
@@ -124,3 +128,16 @@ def test_a_student_that_diverged_does_not_stop_the_algorithm() -> None:
     student[0][0, 0, 0, 0] = float("inf")
     student[1][1, 0, 0, 0] = float("nan")
     assert singular_vector_loss(student, teacher).isfinite()
+
+
+def test_the_first_vector_alone_is_that_of_the_whole_decomposition() -> None:
+    for feature in maps(5, ((16, 6, 6), (40, 5, 5), (5, 1, 2))):
+        found = first_singular_vector(feature)
+        assert found.shape == (3, feature.shape[1], 1)
+        for sample, vector in zip(feature, found, strict=True):
+            _, _, rows = np.linalg.svd(sample.flatten(1).double().numpy().T)
+            assert abs(float(rows[0] @ vector[:, 0].double().numpy())) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_map_of_nothing_has_no_first_vector() -> None:
+    assert not first_singular_vector(torch.zeros(1, 4, 2, 2)).any()
