@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ktan.durable import write_durably
 from ktan.errors import UserError
+from ktan.optimisers import begin_momentum
 
 
 def save_weights(module: nn.Module, path: Path, notes: Mapping[str, str] | None = None) -> None:
@@ -75,6 +76,7 @@ def load_checkpoint(
             values["state"] = _slots(_stripped(f"optimiser.{name}.", tensors))
             optimiser.load_state_dict(values)
             lay_as_parameters(optimiser)
+            begin_momentum(optimiser)
         torch.set_rng_state(tensors["random.cpu"])
         if device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], device)

@@ -18,15 +18,32 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """`adversary` is Adam with β₁ = 0.5 (Radford et al. 2016): less inertia against a mover.
 
-    The learning rate is set before each step (`learning_rate`).
+    The learning rate is set before each step (`learning_rate`). All step in one kernel, without
+    waiting for the device, with gradient scaling too.
     """
     trained = list(parameters)
     if name == "sgd":
-        return torch.optim.SGD(
-            trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=weight_decay
+        sgd = torch.optim.SGD(
+            trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True
         )
+        begin_momentum(sgd)
+        return sgd
     betas = (0.5, 0.999) if name == "adversary" else (0.9, 0.999)
     return torch.optim.AdamW(trained, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def begin_momentum(optimiser: torch.optim.Optimizer) -> None:
+    """Gives SGD the momentum 0 for parameters that have none yet: the first step is the same.
+
+    The fused step asks for the momentum of all or of none, and a stage may leave parameters
+    without a gradient.
+    """
+    if isinstance(optimiser, torch.optim.SGD):
+        for group in optimiser.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                optimiser.state[parameter].setdefault(
+                    "momentum_buffer", torch.zeros_like(parameter)
+                )
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from ktan.checkpoint import checkpoint_state, load_checkpoint, save_checkpoint
 from ktan.errors import UserError
@@ -16,10 +17,12 @@ from ktan.history import History
 from ktan.methods.batch import Batch, View
 from ktan.methods.objective import STUDENT, Objective
 from ktan.optimisers import learning_rate, make_optimiser
-from ktan.precision import autocast
+from ktan.precision import autocast, resolve_precision
 from ktan.random_state import RandomState
 from ktan.scalars import Scalars
 from ktan.schedule import Place
+from ktan.student_pass import CompiledPass
+from ktan.tap_reader import TapReader, read_taps
 from ktan.trainer_options import TrainerOptions
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -55,9 +58,19 @@ class Pupil:
     """
 
     def __init__(
-        self, lesson: Lesson, options: TrainerOptions, device: torch.device, *, resume: bool
+        self,
+        lesson: Lesson,
+        options: TrainerOptions,
+        device: torch.device,
+        *,
+        resume: bool,
+        graphs: bool = False,
     ) -> None:
-        """Raises UserError when a checkpoint to resume from is missing or of another run."""
+        """`graphs`: compiled passes may be CUDA graphs.
+
+        Raises UserError when a checkpoint to resume from is missing or of another run, and where a
+        student is to be compiled and cannot.
+        """
         self.lesson, self.options, self.device = lesson, options, device
         self.student = lesson.student.to(device).to(memory_format=torch.channels_last).train()
         self.objective = lesson.objective.to(device).train()
@@ -70,6 +83,18 @@ class Pupil:
             )
             for player in self.objective.players
         }
+        self._precision = resolve_precision(device, options.precision)
+        scaled = self._precision == "fp16"
+        # One each: a player whose gradients overflow does not hold up the others.
+        self._scalers = {
+            player: GradScaler(device.type, enabled=scaled) for player in self.optimisers
+        }
+        paths = self.objective.paths
+        self._pass: CompiledPass | TapReader = (
+            CompiledPass(self.student, paths, graphs=graphs)
+            if options.compile
+            else read_taps(self.student, paths)
+        )
         self._view: View | None = None
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._images = 0
@@ -83,8 +108,8 @@ class Pupil:
     def step(self, place: Place, batch: Batch) -> None:
         """One forward pass and a turn of each player; nothing waits for the device."""
         with self._random.within():
-            with autocast(self.device, self.options.precision):
-                view = self.objective.observe(self.student, batch)
+            with autocast(self.device, self._precision):
+                view = self.objective.view(self._pass, batch)
             for player, optimiser in self.optimisers.items():
                 self._turn(player, optimiser, view, batch, place)
         self._view = view
@@ -133,13 +158,20 @@ class Pupil:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         history = self.history.to_json()
-        state = {"step": done, "options": asdict(self.options), "history": history}
+        scales = {name: scaler.state_dict() for name, scaler in self._scalers.items()}
+        state = {
+            "step": done,
+            "options": asdict(self.options),
+            "history": history,
+            "scales": scales,
+        }
         with self._random.within():
             save_checkpoint(self._path, self._modules, self.optimisers, state, self.device)
         (self._path.parent / "history.json").write_text(json.dumps(history) + "\n")
 
     def close(self) -> None:
-        """Closes its files; the student stays as it is."""
+        """Closes its files, and takes its hooks off the student."""
+        self._pass.close()
         if self._scalars is not None:
             self._scalars.close()
 
@@ -160,8 +192,12 @@ class Pupil:
             if not losses:
                 return
             optimiser.zero_grad(set_to_none=True)
-            self.objective.backward(losses, self._parameters(player))
-        optimiser.step()
+            scaler = self._scalers[player]
+            scaled = {name: scaler.scale(loss) for name, loss in losses.items()}
+            self.objective.backward(scaled, self._parameters(player))
+        # A fused step unscales, and rests where a gradient overflowed, without asking the device.
+        scaler.step(optimiser)
+        scaler.update()
         for name, loss in losses.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + loss.detach(), count + 1)
@@ -191,6 +227,8 @@ class Pupil:
         _check_options(path, self.options)
         with self._random.within():
             state = load_checkpoint(path, self._modules, self.optimisers, self.device)
+        for player, scale in state.get("scales", {}).items():
+            self._scalers[player].load_state_dict(scale)
         self.history = History.from_json(state["history"])
         self.done = int(state["step"])
 
@@ -208,7 +246,7 @@ def _check_options(path: Path, options: TrainerOptions) -> None:
     # What is not recorded, an earlier version did not have: it did what the default does.
     made: dict[str, Any] = asdict(TrainerOptions()) | checkpoint_state(path)["options"]
     # Where and how often, not what: these may change.
-    free = {"device", "checkpoint_every"}
+    free = {"device", "checkpoint_every", "data_on"}
     for name, value in asdict(options).items():
         if name not in free and made.get(name) != value:
             raise UserError(

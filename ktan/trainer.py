@@ -97,6 +97,7 @@ def train_together(
             device=device,
             normalise=normalise,
             augment=Augment(options.augment),
+            data_on=options.data_on,
         )
 
     stream = batches(data)
@@ -112,7 +113,9 @@ def train_together(
         pupils = []
         for lesson in lessons:
             begun = resume and (len(lessons) == 1 or _has_checkpoint(lesson))
-            pupils.append(Pupil(lesson, options, device, resume=begun))
+            # Graphs keep their results until they run again: those of one student alone.
+            alone = len(lessons) == 1
+            pupils.append(Pupil(lesson, options, device, resume=begun, graphs=alone))
             stack.callback(pupils[-1].close)
         interruption = stack.enter_context(Interruption())
         done = min(pupil.done for pupil in pupils)

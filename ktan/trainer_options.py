@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ktan.data import AugmentName
+from ktan.data_parts import DataPlace
 from ktan.errors import UserError
 from ktan.optimisers import OptimiserName
 from ktan.precision import Precision
@@ -34,9 +35,16 @@ class TrainerOptions:
     """Random views of every sample: none, shift, crop-flip, affine, or strong (affine, recoloured,
     a square cut out)."""
     precision: Precision = "auto"
-    """auto (bf16 where the hardware has it), float32 or bf16."""
+    """auto (bf16 where the hardware has it, fp16 on a GPU that has not), float32, bf16, or fp16
+    (with gradient scaling)."""
     device: str = "auto"
     """auto (the GPU when there is one), cpu or cuda."""
+    data_on: DataPlace = "auto"
+    """Where samples and answers lie: device, host (streamed from there), or auto (the device, where
+    they take at most half of its free memory)."""
+    compile: bool = False
+    """Compile the student's passes (torch.compile; CUDA graphs on a GPU): minutes before the first
+    step."""
     seed: int = 0
     """Of first weights, of what is asked, of the order of samples, augmentation, matched noise."""
     checkpoint_every: int | None = None

@@ -6,7 +6,7 @@ from torch import nn
 
 from ktan.errors import UserError
 from ktan.optimisers import learning_rate, make_optimiser
-from ktan.precision import autocast, resolve_device
+from ktan.precision import autocast, half_type, resolve_device, resolve_precision
 
 
 def test_schedule_warms_up_peaks_and_ends_near_zero() -> None:
@@ -42,3 +42,29 @@ def test_devices_and_precision() -> None:
         assert (product @ product).dtype == torch.float32
     with autocast(cpu, "bf16"):
         assert (product @ product).dtype == torch.bfloat16
+
+
+def test_a_fused_step_is_sgds_own_also_for_what_had_no_gradient_at_first() -> None:
+    start = [torch.arange(4.0), torch.ones(3)]
+    ours, own = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    fused = make_optimiser(ours, "sgd", 0.1)
+    plain = torch.optim.SGD(own, lr=0.2, momentum=0.9, nesterov=True, weight_decay=0.1)
+    for group in fused.param_groups:
+        group["lr"] = 0.2
+    for step in range(4):
+        for one, other in zip(ours, own, strict=True):
+            one.grad = other.grad = None
+            if step > 1 or len(one) == 4:
+                one.grad, other.grad = one.detach() * 0.3, other.detach() * 0.3
+        fused.step()
+        plain.step()
+    for one, other in zip(ours, own, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_auto_is_never_fp16_where_nothing_is_scaled() -> None:
+    cpu = torch.device("cpu")
+    assert half_type(cpu, "auto") in (None, torch.bfloat16)
+    assert half_type(cpu, "fp16") == torch.float16
+    assert resolve_precision(cpu, "auto") in ("float32", "bf16")
+    assert resolve_precision(cpu, "fp16") == "fp16"
