@@ -8,7 +8,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-ensemble bench-dp-sgd constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-growth bench-ensemble bench-dp-sgd constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-dp-sgd: setup ## DP-SGD in each mode, beside plain SGD and Opacus's own wa
 
 bench-selection: setup ## Seconds of each query selection, beside the textbook's k-centre (a minute)
 	$(BIN)/python -m benchmarks.selection
+
+bench-growth: setup ## Large public sets: seconds and memory at 10^4, 10^5 and 10^6 samples (10 GB of disk)
+	$(BIN)/python -m benchmarks.growth
 
 constraints: setup ## Write the versions that are installed to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt

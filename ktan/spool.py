@@ -54,7 +54,7 @@ def taken(samples: Tensor, rows: Tensor) -> Tensor:
     if samples.device.type != "cpu" or each * len(rows) <= LIMIT:
         return samples[rows]
     copy = spooled((len(rows), *samples.shape[1:]), samples.dtype)
-    for part in torch.arange(len(rows)).split(max(1, _BLOCK // each)):
+    for part in torch.split(torch.arange(len(rows)), max(1, _BLOCK // each)):
         copy[part[0] : part[-1] + 1] = samples[rows[part]]
     return copy
 

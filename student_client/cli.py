@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
 from privacy.errors import PrivacyError, plainly
+from student_client.commands_answers import answers_app
 from student_client.commands_compare import compare_methods
 from student_client.commands_methods import list_methods
 from student_client.describe import budget_json, budget_text, describe_text, labelled
@@ -46,6 +47,7 @@ app = App(
 app.meta.suppress_keyboard_interrupt = False
 app.command(compare_methods, name="compare")
 app.command(list_methods, name="methods")
+app.command(answers_app)
 
 Student = Annotated[StudentOptions, STUDENT]
 Course = Annotated[CourseOptions, TRAINING]

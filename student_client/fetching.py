@@ -7,6 +7,7 @@ request again under the same id and gets the same answers at no further charge.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import uuid
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ktan.answers import AnswerStore, PendingRequest
+from ktan.answers import AnswerStore, DigestRows, PendingRequest, different
 from ktan.digests import sample_digests
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
@@ -44,14 +45,17 @@ class Pool:
     def __init__(self, samples: torch.Tensor, digests: npt.NDArray[np.uint8] | None = None):
         self._samples = samples
         self.digests = sample_digests(samples) if digests is None else digests
-        self._row = {digest.tobytes(): row for row, digest in enumerate(self.digests)}
+
+    @functools.cached_property
+    def _rows(self) -> DigestRows:
+        return DigestRows(self.digests)
 
     def rows(self, digests: npt.NDArray[np.uint8]) -> Samples | None:
         """The samples with these digests, in their order; None when one of them is not here."""
-        rows = [self._row.get(digest.tobytes(), -1) for digest in digests]
-        if min(rows, default=-1) < 0:
+        rows = self._rows.find(digests)
+        if (rows < 0).any():
             return None
-        taken: Samples = self._samples[torch.tensor(rows)].numpy()
+        taken: Samples = self._samples[torch.from_numpy(rows)].numpy()
         return taken
 
 
@@ -76,16 +80,19 @@ def lacking(
     The taps that a sample lacks → the different samples that lack just these, in their order. What
     is here of a sample is not asked again.
     """
-    absent = {name: store.missing(wanted, [name]) for name in taps}
-    groups: dict[tuple[str, ...], dict[bytes, None]] = {}
-    for row, digest in enumerate(wanted):
-        names = tuple(name for name, missing in absent.items() if missing[row])
+    if not taps:
+        return {}
+    wanted = different(wanted)
+    absent = np.zeros((len(wanted), len(taps)), dtype=bool)
+    for column, name in enumerate(taps):
+        absent[:, column] = store.missing(wanted, [name])
+    patterns, first, group = np.unique(absent, axis=0, return_index=True, return_inverse=True)
+    groups = {}
+    for number in np.argsort(first).tolist():
+        names = tuple(name for column, name in enumerate(taps) if patterns[number, column])
         if names:
-            groups.setdefault(names, {})[digest.tobytes()] = None
-    return {
-        names: np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
-        for names, digests in groups.items()
-    }
+            groups[names] = wanted[group.reshape(-1) == number]
+    return groups
 
 
 def batch_size(

@@ -202,15 +202,16 @@ def read_selection(folder: Path, public: PublicData) -> Chosen | None:
         return None
     content = json.loads(path.read_text())
     positions = np.array(content["positions"], dtype=np.int64)
-    row_of = {position: row for row, position in enumerate(public.split.unlabelled.tolist())}
-    rows = [row_of.get(position, -1) for position in positions.tolist()]
-    if min(rows, default=-1) < 0:
+    unlabelled = public.split.unlabelled
+    rows = np.searchsorted(unlabelled, positions)
+    known = np.isin(positions, unlabelled)
+    if not len(positions) or not known.all():
         raise UserError(
             f"{path} names samples that are not in the unlabelled public part; resume with the "
             "data and split of the first run, or train into another folder"
         )
     return Chosen(
-        torch.tensor(rows),
+        torch.from_numpy(rows),
         positions,
         tuple(content.get("rounds", [len(rows)])),
         content.get("closed", False),

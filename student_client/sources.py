@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ktan.answers import AnswerStore
+from ktan.digests import sample_digests
 from ktan.teacher import AnswerTap
 from ktan.teachers import LocalTeacher
 from privacy.receipts import Receipt
@@ -141,7 +142,7 @@ class ServiceSource:
         """Asks the service what it is, unless everything that is `chosen` is here already."""
         if chosen is not None and Pin.read(self._folder) is not None:
             store = AnswerStore.open(self._folder)
-            digests = Pool(public.unlabelled[chosen.rows]).digests
+            digests = sample_digests(public.unlabelled, chosen.rows)
             taps = self._chosen_taps(store.manifest.taps)
             # Where nothing more is to be asked a begun request stays begun: it may not be paid yet.
             begun = not chosen.closed and bool(store.pending())
@@ -209,7 +210,7 @@ class ServiceSource:
         return Answers(store.answers(wanted, self._asked), origin, charged)
 
     def stored(self, public: PublicData, chosen: Chosen) -> Tensor:
-        digests = Pool(public.unlabelled[chosen.rows]).digests
+        digests = sample_digests(public.unlabelled, chosen.rows)
         if Pin.read(self._folder) is None:
             return torch.zeros(len(digests), dtype=torch.bool)
         store = AnswerStore.open(self._folder)
@@ -275,7 +276,7 @@ class ServiceSource:
         require_affordable(quote(description, budget, order.certain))
         self._agreement.cover(
             quote(description, budget, order.at_most),
-            quote(description, budget, replace(order, begun={}).at_most),
+            quote(description, budget, order.own.at_most),
             description,
             max(len(wanted) + later, new),
         )

@@ -18,6 +18,7 @@ from privacy.key_history import KeyHistory
 from privacy.receipts import Receipt, verify
 from student_client.description import TeacherDescription
 from student_client.errors import AnswerRejected
+from student_client.ledger_history import Contradiction, History
 from student_client.pin import Pin
 
 
@@ -34,7 +35,7 @@ class Verifier:
         self._description = description
         self._keys = keys or description.keys.since(description.public_key)
         self._taps = {tap.name: tap for tap in description.answer_taps}
-        self._seen = sorted(earlier, key=lambda receipt: receipt.entry)
+        self._history = History(earlier)
 
     @classmethod
     def of(cls, description: TeacherDescription, store: AnswerStore) -> Verifier:
@@ -76,26 +77,11 @@ class Verifier:
                 f"{where} charges {receipt.charge:,} for {samples} samples, "
                 f"published were at most {limit:,}"
             )
-        self._compare(receipt, where)
-        self._seen.append(receipt)
+        try:
+            self._history.add(receipt)
+        except Contradiction as error:
+            raise AnswerRejected(f"{where} contradicts an earlier one: {error}") from error
         return receipt
-
-    def _compare(self, receipt: Receipt, where: str) -> None:
-        """A ledger's spending never falls, and one number has one entry."""
-        for earlier in self._seen:
-            same = earlier.entry == receipt.entry
-            if same and earlier.entry_hash != receipt.entry_hash:
-                raise AnswerRejected(
-                    f"{where} contradicts an earlier one: entry {receipt.entry} of the ledger has "
-                    "two contents. The ledger was forked or rolled back; tell its auditor"
-                )
-            before, after = sorted((earlier, receipt), key=lambda item: item.entry)
-            if before.spent > after.spent:
-                raise AnswerRejected(
-                    f"{where} contradicts an earlier one: {before.spent:,} was spent at entry "
-                    f"{before.entry}, {after.spent:,} at entry {after.entry}. "
-                    "The ledger was rolled back; tell its auditor"
-                )
 
     def answers(
         self,

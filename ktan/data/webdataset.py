@@ -175,7 +175,7 @@ def _files(archive: Path, read: Callable[[str], bool]) -> Iterator[tuple[str, st
         with tarfile.open(archive, "r:*") as opened:
             for member in opened:
                 # Else the archive object keeps every header that it has seen.
-                opened.members = []
+                opened.members = []  # type: ignore[attr-defined]
                 path = PurePosixPath(member.name)
                 stem, _, extension = path.name.partition(".")
                 if not member.isreg() or not stem or not extension:
