@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ktan.errors import UserError
 from ktan.networks.conv_large import STUDENT, ConvLarge
 from ktan.networks.foreign import build_own, build_torchvision
+from ktan.networks.mobilenetv2 import MobileNetV2
 from ktan.networks.resnet import NARROW, WIDE, CifarResNet
+from ktan.networks.shufflenetv2 import ShuffleNetV2
 from ktan.networks.small import SmallCnn, SmallMlp
 from ktan.networks.spec import NetworkSpec
 
@@ -21,6 +23,9 @@ NETWORKS = (
     *(f"{wide}resnet{depth}" for wide in ("", "wide-") for depth in (8, 20, 32, 56, 110)),
     "conv-large",
     "conv-large-student",
+    "mobilenetv2",
+    "mobilenetv2-half",
+    "shufflenetv2",
     "torchvision:NAME",
     "module:attribute",
 )
@@ -62,6 +67,12 @@ def _ours(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
         return ConvLarge, {}
     if name == "conv-large-student":
         return ConvLarge, {"widths": STUDENT}
+    if name == "mobilenetv2":
+        return MobileNetV2, {}
+    if name == "mobilenetv2-half":
+        return MobileNetV2, {"width": 0.5}
+    if name == "shufflenetv2":
+        return ShuffleNetV2, {}
     raise UserError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
 
 

@@ -7,6 +7,10 @@ map is the last that a module puts out there:
     resnet8                 features.layer1, features.layer2, features.layer3
     torchvision:resnet18    relu, layer1, layer2, layer3, layer4
 
+A block that leads from one resolution to another may still work at the first one inside: the
+expansion of an inverted residual, the first convolution of a bottleneck or of one of its branches.
+That is a part of what the block makes of the stage's map, and not the map.
+
 An activation that a network calls as a function (`F.relu`) is no module, and has no path: the
 stage's map then is what the block around the call puts out, or, without a block, what comes before
 the call.
@@ -31,6 +35,9 @@ _ACTIVATIONS = (
 )  # fmt: skip
 
 
+_Resolution = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class NetworkStages:
     """Module paths to tap (`ktan.taps`), a stage each, in the order in which they run."""
@@ -40,7 +47,8 @@ class NetworkStages:
     before_activation: tuple[str, ...]
     """What goes into each stage's last activation, `PATH.input`; where the network calls it as a
     function, what the stage's last convolution or norm puts out. As long as `maps`; its channels
-    may differ from the map's (the branches of an Inception block)."""
+    may differ from the map's (the branches of an Inception block, the inside of an inverted
+    residual, which ends without an activation)."""
     pooled: str
     """The vector before the classifier (`default_hint`)."""
 
@@ -51,7 +59,9 @@ class _Output:
 
     path: str
     module: nn.Module
-    resolution: tuple[int, int]
+    resolution: _Resolution
+    entered: _Resolution | None
+    """Resolution of the map that went in, where a convolution had put out one like it before."""
 
 
 def stages_of(spec: NetworkSpec) -> NetworkStages:
@@ -103,20 +113,35 @@ def _stages(outputs: list[_Output], pooled: str) -> NetworkStages:
 def _dry_run(network: nn.Module, samples: Tensor) -> tuple[list[_Output], Tensor]:
     """Every module's map at its last run, in the order in which they finish; and the logits."""
     finished: dict[str, _Output] = {}
+    convolved: set[_Resolution] = set()
+    entered: dict[str, _Resolution | None] = {}
+
+    def begin(path: str) -> Callable[[nn.Module, Any], None]:
+        def hook(_: nn.Module, inputs: Any) -> None:
+            resolution = _resolution(inputs[0]) if inputs else None
+            entered[path] = resolution if resolution in convolved else None
+
+        return hook
 
     def remember(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             finished.pop(path, None)
-            if isinstance(output, Tensor) and output.ndim == 4:
-                height, width = output.shape[2:]
-                finished[path] = _Output(path, module, (height, width))
+            resolution = _resolution(output)
+            if resolution is not None:
+                finished[path] = _Output(path, module, resolution, entered[path])
+                if isinstance(module, _CONVOLUTIONS):
+                    convolved.add(resolution)
 
         return hook
 
     hooks = [
-        module.register_forward_hook(remember(path))
+        hook
         for path, module in network.named_modules()
         if path
+        for hook in (
+            module.register_forward_pre_hook(begin(path)),
+            module.register_forward_hook(remember(path)),
+        )
     ]
     try:
         with torch.no_grad():
@@ -124,7 +149,30 @@ def _dry_run(network: nn.Module, samples: Tensor) -> tuple[list[_Output], Tensor
     finally:
         for hook in hooks:
             hook.remove()
-    return list(finished.values()), logits
+    return _without_passages(list(finished.values())), logits
+
+
+def _resolution(value: Any) -> _Resolution | None:
+    if not (isinstance(value, Tensor) and value.ndim == 4):
+        return None
+    height, width = value.shape[2:]
+    return (height, width)
+
+
+def _without_passages(outputs: list[_Output]) -> list[_Output]:
+    """Leaves out what a block puts out inside at the resolution that it leads away from.
+
+    A block is no sequence, knows two resolutions and no third (vectors apart), and a convolution
+    before it has put out a map at the first: that stage has an end without the block.
+    """
+    left_out: set[str] = set()
+    for block in outputs:
+        if block.entered in (None, block.resolution) or isinstance(block.module, nn.Sequential):
+            continue
+        inside = [out for out in outputs if out.path.startswith(f"{block.path}.")]
+        if {out.resolution for out in inside} <= {block.entered, block.resolution, (1, 1)}:
+            left_out |= {out.path for out in inside if out.resolution == block.entered}
+    return [out for out in outputs if out.path not in left_out]
 
 
 def _by_resolution(outputs: list[_Output]) -> list[list[_Output]]:

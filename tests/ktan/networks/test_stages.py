@@ -1,5 +1,6 @@
 """Stages of our networks, of torchvision's and of one's own, and what a tap reads there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,24 +64,59 @@ COLOUR = (3, 32, 32)
             ),
         ),
         (
-            # The expansion at a stage's end still runs at its resolution.
+            # The expansion in a stage's first block still runs at the resolution before.
             NetworkSpec("torchvision:mobilenet_v2", (3, 64, 64), 10),
             NetworkStages(
+                ("features.1", "features.3", "features.6", "features.13", "features"),
                 (
-                    "features.2.conv.0",
-                    "features.4.conv.0",
-                    "features.7.conv.0",
-                    "features.14.conv.0",
-                    "features",
-                ),
-                (
-                    "features.2.conv.0.2.input",
-                    "features.4.conv.0.2.input",
-                    "features.7.conv.0.2.input",
-                    "features.14.conv.0.2.input",
+                    "features.1.conv.0.2.input",
+                    "features.3.conv.1.2.input",
+                    "features.6.conv.1.2.input",
+                    "features.13.conv.1.2.input",
                     "features.18.2.input",
                 ),
                 "classifier.1.input",
+            ),
+        ),
+        (
+            # So does a bottleneck's first convolution.
+            NetworkSpec("torchvision:resnet50", (3, 64, 64), 10),
+            NetworkStages(
+                ("relu", "layer1", "layer2", "layer3", "layer4"),
+                (
+                    "relu.input",
+                    "layer1.2.relu.input",
+                    "layer2.3.relu.input",
+                    "layer3.5.relu.input",
+                    "layer4.2.relu.input",
+                ),
+                "fc.input",
+            ),
+        ),
+        (
+            NetworkSpec("mobilenetv2-half", COLOUR, 10),
+            NetworkStages(
+                ("features.layer2", "features.layer3", "features.layer5", "features.last"),
+                (
+                    "features.layer2.1.depthwise.2.input",
+                    "features.layer3.2.depthwise.2.input",
+                    "features.layer5.2.depthwise.2.input",
+                    "features.last.2.input",
+                ),
+                "features",
+            ),
+        ),
+        (
+            NetworkSpec("shufflenetv2", COLOUR, 10),
+            NetworkStages(
+                ("features.stem", "features.layer1", "features.layer2", "features.last"),
+                (
+                    "features.stem.2.input",
+                    "features.layer1.3.branch.7.input",
+                    "features.layer2.7.branch.7.input",
+                    "features.last.2.input",
+                ),
+                "features",
             ),
         ),
     ],
@@ -111,9 +147,11 @@ def test_paths_are_taps_of_maps_that_shrink(spec: NetworkSpec) -> None:
         shapes = tap_shapes(network, spec.input_shape, paths)
     sides = [shapes[path][1] for path in stages.maps]
     assert sides == sorted(set(sides), reverse=True)
-    assert [shapes[path] for path in stages.maps] == [
-        shapes[path] for path in stages.before_activation
-    ]
+    before = [shapes[path] for path in stages.before_activation]
+    assert [shape[1:] for shape in before] == [shapes[path][1:] for path in stages.maps]
+    # Blocks of these end without an activation, or with one on some of the channels.
+    if not re.search("mobilenet|shufflenet", spec.name):
+        assert before == [shapes[path] for path in stages.maps]
     assert stages.pooled == default_hint(spec)
 
 
@@ -184,6 +222,38 @@ def test_networks_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     # An activation that runs twice is read at its last run: the first stage has none of its own.
     shared = stages_of(NetworkSpec("own_stages_of_the_test:OneActivation", (3, 16, 16), 4))
     assert shared == NetworkStages(("one", "relu"), ("one", "relu.input"), "head.input")
+
+
+INSIDE = """
+from torch import nn
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(4, 4, 3, padding=1)
+        self.two = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.three = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+    def forward(self, x):
+        return self.three(self.two(self.one(x)))
+
+class WithBody(nn.Module):
+    def __init__(self, input_shape, classes):
+        super().__init__()
+        self.stem = nn.Conv2d(input_shape[0], 4, 1)
+        self.body = Body()
+        self.head = nn.Linear(4, classes)
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+"""
+
+
+def test_a_body_of_several_resolutions_is_no_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_body_of_the_test.py").write_text(INSIDE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stages = stages_of(NetworkSpec("own_body_of_the_test:WithBody", (3, 16, 16), 4))
+    assert stages.maps == ("body.one", "body.two", "body")
 
 
 def test_a_transformers_tokens_are_no_maps() -> None:
