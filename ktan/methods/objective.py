@@ -5,7 +5,8 @@ The trainer knows only objectives, and no method by name.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ class Objective(nn.Module):
         In a stage only its terms; none is an empty dictionary, and the player rests.
         """
         # A view of this turn's own: see `ktan.methods.once`.
-        view = replace(view)
+        view = copy(view)
         return {
             term.name: term.weight * term.loss(view, batch)
             for term in self.terms
@@ -159,7 +160,7 @@ class Objective(nn.Module):
     @torch.no_grad()
     def measures(self, view: View, batch: Batch) -> dict[str, Tensor]:
         """Figures of the game, such as the discriminator's accuracy; scalars."""
-        return self._measures(replace(view), batch) if self._measures else {}
+        return self._measures(copy(view), batch) if self._measures else {}
 
     def learnables(self, player: str) -> list[nn.Parameter]:
         """What the objective trains for a player; the student's own network is not among it."""
