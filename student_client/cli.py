@@ -14,12 +14,14 @@ from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
 from privacy.errors import PrivacyError, plainly
 from student_client.commands_answers import answers_app
+from student_client.commands_benchmark import benchmark_student
 from student_client.commands_compare import compare_methods
+from student_client.commands_export import export
 from student_client.commands_methods import list_methods
 from student_client.describe import budget_json, budget_text, describe_text, labelled
 from student_client.description import to_json
 from student_client.errors import TeacherUnavailable
-from student_client.export import evaluate_student, export_student
+from student_client.export import evaluate_student
 from student_client.option_groups import (
     DATA,
     QUERIES,
@@ -48,6 +50,8 @@ app.meta.suppress_keyboard_interrupt = False
 app.command(compare_methods, name="compare")
 app.command(list_methods, name="methods")
 app.command(answers_app)
+app.command(export, name="export")
+app.command(benchmark_student, name="benchmark")
 
 Student = Annotated[StudentOptions, STUDENT]
 Course = Annotated[CourseOptions, TRAINING]
@@ -193,35 +197,6 @@ def evaluate(
         )
     )
     print(labelled("Privacy", result["privacy"]["sentence"]))
-
-
-@app.command
-def export(
-    run: Path,
-    *,
-    out: Path,
-    exit_number: Annotated[int | None, Parameter(name="--exit")] = None,
-    json: Flag = False,
-) -> None:
-    """Write the student of a finished run, with a card that carries the promise it learnt under.
-
-    Parameters
-    ----------
-    run
-        Folder of the run (--out of train).
-    out
-        New folder that gets weights.safetensors and card.json.
-    exit_number
-        Write the student that stops at this early exit, from 1 (of a run with --method byot).
-    json
-        Print the card.
-    """
-    card = export_student(run, out, exit_number)
-    if json:
-        _print_json({"folder": str(out), **card.to_json()})
-    else:
-        print(labelled("Written", f"{out}/weights.safetensors, {out}/card.json"))
-        print(labelled("Privacy", card.privacy.sentence))
 
 
 @app.meta.default

@@ -12,7 +12,7 @@ from torch import nn
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.evaluation import accuracy
-from ktan.networks.exits import ExitHead, cut_at
+from ktan.networks.exits import cut_at
 from ktan.precision import resolve_device
 from student_client.public_data import PublicData, check_suits
 from student_client.student_card import (
@@ -20,6 +20,7 @@ from student_client.student_card import (
     EXITS,
     WEIGHTS,
     StudentCard,
+    read_card,
     read_exits,
     read_student,
     student_folder,
@@ -34,38 +35,55 @@ def export_student(run: Path, out: Path, exit_number: int | None = None) -> Stud
     after the last is the whole student's. Raises UserError when the run is not finished, has no
     such exit, or `out` holds something already.
     """
-    student, card = read_student(run)
-    heads = read_exits(run)
-    if exit_number is not None and not heads:
-        raise UserError(f"{run} was taught without early exits; train with --method byot for some")
-    if exit_number is not None and not 1 <= exit_number <= len(heads) + 1:
+    student, card = chosen_student(run, exit_number)
+    require_new(out)
+    home = student_folder(run)
+    if card.cut_at is not None and read_card(home).cut_at is None:
+        return write_student(out, student, card)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CARD, *([EXITS] if card.exits else [])):
+        shutil.copyfile(home / name, out / name)
+    return card
+
+
+def chosen_student(folder: Path, exit_number: int | None) -> tuple[nn.Module, StudentCard]:
+    """The student in `folder`, or what stops at one of its exits, and its card.
+
+    Raises UserError as `read_student` does, and where there is no such exit.
+    """
+    student, card = read_student(folder)
+    # Read even where none was asked for: they are copied with the whole student.
+    heads = read_exits(folder)
+    if exit_number is None:
+        return student, card
+    if not heads:
+        raise UserError(
+            f"{folder} was taught without early exits; train with --method byot for some"
+        )
+    if not 1 <= exit_number <= len(heads) + 1:
         raise UserError(
             f"--exit is {exit_number}, and the student has exits 1 to {len(heads) + 1}, of which "
             "the last is its own end"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; export to a new folder")
-    if exit_number is not None and exit_number <= len(heads):
-        return _write_cut(student, card, heads[exit_number - 1], exit_number, out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, CARD, *([EXITS] if heads else [])):
-        shutil.copyfile(student_folder(run) / name, out / name)
-    return card
-
-
-def _write_cut(
-    student: nn.Module, card: StudentCard, head: ExitHead, number: int, out: Path
-) -> StudentCard:
+    if exit_number > len(heads):
+        return student, card
     measured = card.exits_test_accuracy
+    head = heads[exit_number - 1]
     cut = replace(
         card,
-        test_accuracy=measured[number - 1] if measured else None,
+        test_accuracy=measured[exit_number - 1] if measured else None,
         exits=(),
         exits_test_accuracy=(),
         exits_sha256="",
         cut_at=head.spec,
     )
-    return write_student(out, cut_at(card.network, student, head), cut)
+    return cut_at(card.network, student, head), cut
+
+
+def require_new(out: Path) -> None:
+    """Raises UserError when something is there already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already; export to a new folder")
 
 
 def evaluate_student(

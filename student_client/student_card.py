@@ -103,11 +103,11 @@ def write_student(
     """Writes weights and exits, then the card with their digests; returns that card."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(student, folder / WEIGHTS, {"card": CARD})
-    written = replace(card, weights_sha256=_sha256(folder / WEIGHTS))
+    written = replace(card, weights_sha256=sha256_of(folder / WEIGHTS))
     if exits:
         save_weights(nn.ModuleList(exits), folder / EXITS, {"card": CARD})
         specs = tuple(head.spec for head in exits)
-        written = replace(written, exits=specs, exits_sha256=_sha256(folder / EXITS))
+        written = replace(written, exits=specs, exits_sha256=sha256_of(folder / EXITS))
     text = json.dumps(written.to_json(), indent=2, ensure_ascii=False) + "\n"
     write_durably(folder / CARD, text.encode())
     return written
@@ -132,7 +132,7 @@ def read_student(folder: Path) -> tuple[nn.Module, StudentCard]:
     """
     home = student_folder(folder)
     card = read_card(home)
-    if _sha256(home / WEIGHTS) != card.weights_sha256:
+    if sha256_of(home / WEIGHTS) != card.weights_sha256:
         raise UserError(f"{home / WEIGHTS} is not the file that {home / CARD} belongs to")
     cut = card.cut_at
     student = build(card.network) if cut is None else build_exit(card.network, cut)
@@ -149,7 +149,7 @@ def read_exits(folder: Path) -> list[ExitHead]:
     card = read_card(home)
     if not card.exits:
         return []
-    if not (home / EXITS).is_file() or _sha256(home / EXITS) != card.exits_sha256:
+    if not (home / EXITS).is_file() or sha256_of(home / EXITS) != card.exits_sha256:
         raise UserError(f"{home / EXITS} is not the file that {home / CARD} belongs to")
     heads = [ExitHead(spec) for spec in card.exits]
     load_weights(nn.ModuleList(heads), home / EXITS)
@@ -166,6 +166,7 @@ def student_folder(folder: Path) -> Path:
     raise UserError(f"{folder} holds no student ({CARD} and {WEIGHTS})")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ktan.networks import NetworkSpec, build, measure
-from ktan.networks.measure import Size, ready, size_of, speed_up
+from ktan.networks.measure import Size, race, ready, size_of, speed_up
 
 CPU = torch.device("cpu")
 
@@ -67,6 +67,29 @@ def test_short_passes_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> Non
     # Slower by a thousandth each pass, for about 50 passes a turn.
     assert found.ratio == pytest.approx(30, rel=0.2)
     assert clock.passes[-100:].count("student") > 90
+
+
+def test_a_race_gives_single_passes_and_passes_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    seconds = iter(range(10**6))
+
+    def jumpy(samples: Tensor) -> Tensor:
+        # Every tenth pass takes ten times as long.
+        clock.now += 0.1 if next(seconds) % 10 else 1.0
+        return samples
+
+    slow, fast, uneven = race(
+        [clock.forward("slow", 0.2), clock.forward("fast", 0.1), jumpy],
+        torch.zeros(20, 1, 8, 8),
+        turns=20,
+    )
+    assert slow.ratio == 1
+    assert fast.ratio == pytest.approx(2, rel=0.02)
+    assert slow.throughput == pytest.approx(100, rel=0.15)
+    assert fast.median == pytest.approx(0.1, rel=0.15)
+    # Three single passes a turn, of which one in ten is slow: more than one in twenty.
+    assert uneven.median == pytest.approx(0.1)
+    assert uneven.p95 == pytest.approx(1.0)
 
 
 def test_real_networks_are_measured_without_gradients() -> None:
