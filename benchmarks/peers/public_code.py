@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import math
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -40,10 +41,17 @@ class PublicCode:
 
     repositories: Path
 
-    def take(self, repository: str, file: str, *names: str) -> Any:
+    def take(
+        self,
+        repository: str,
+        file: str,
+        *names: str,
+        given: Mapping[str, Any] | None = None,
+    ) -> Any:
         """The named top-level classes and functions of one file; one alone, or a tuple.
 
-        Raises UserError when the clone or a name is not there.
+        `given`: what else the file imports, by the name that it has there. Raises UserError when
+        the clone or a name is not there.
         """
         path = self.repositories / repository / file
         if not path.is_file():
@@ -54,7 +62,7 @@ class PublicCode:
         # What these files import at their top, under the names that they give it.
         space: dict[str, Any] = {
             "torch": torch, "nn": nn, "F": F, "np": np, "math": math,
-            "Function": torch.autograd.Function,
+            "Function": torch.autograd.Function, **(given or {}),
         }  # fmt: skip
         exec(_only(path, names), space)
         found = tuple(space[name] for name in names)
