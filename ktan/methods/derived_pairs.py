@@ -62,7 +62,7 @@ def _attention_pair(tap: AnswerTap, paths: tuple[str, ...]) -> DerivedPair:
     grid = (tap.shape[-2], tap.shape[-1])
 
     def student(view: View) -> Tensor:
-        return attention_map(view.answered_features(path), grid)
+        return attention_map(view.answered_output(path), grid).float()
 
     def teacher(answers: Mapping[str, Tensor]) -> Tensor:
         found = answers[tap.name]

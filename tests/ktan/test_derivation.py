@@ -58,3 +58,18 @@ def test_resizing_keeps_what_fits_averages_down_and_keeps_the_mean_up() -> None:
     torch.testing.assert_close(
         resized(torch.full((1, 1, 2, 2), 3.0), (5, 5)), torch.full((1, 1, 5, 5), 3.0)
     )
+
+
+def test_a_students_attention_has_the_value_and_the_gradient_of_the_formula() -> None:
+    feature = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(3)).double()
+    target = torch.rand(2, 2, 2, generator=torch.Generator().manual_seed(4)).double()
+    leaf, plain = (feature.clone().requires_grad_() for _ in range(2))
+    energy = resized(plain.square().mean(dim=1, keepdim=True), (2, 2)).flatten(1)
+    expected = (energy / energy.norm(dim=1, keepdim=True)).reshape(2, 2, 2)
+    found = attention_map(leaf, (2, 2))
+    torch.testing.assert_close(found, expected)
+    (found * target).sum().backward()
+    (expected * target).sum().backward()
+    torch.testing.assert_close(leaf.grad, plain.grad)
+    half = feature.bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert attention_map(half).dtype == torch.float32
