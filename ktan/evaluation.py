@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ktan.data import Normalisation
 from ktan.precision import Precision, autocast
 from ktan.spool import spooled
-from ktan.taps import read_taps
+from ktan.tap_reader import read_taps
 
 _CHUNK = 1000
 

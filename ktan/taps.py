@@ -14,9 +14,6 @@ from torch import Tensor
 from ktan.derivation import attention_map, flow_products, sign_pattern
 from ktan.errors import UserError
 from ktan.tap_kinds import TapKind
-from ktan.tap_reader import TapReader, read_taps, tap_shapes
-
-__all__ = ["Tap", "TapReader", "parse_tap", "parse_taps", "pool", "read_taps", "tap_shapes"]
 
 _FORMS = (
     "logits, probabilities, probabilities@T=3, hint=PATH, hint=PATH:8, hint=PATH:map, "

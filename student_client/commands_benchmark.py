@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from ktan.errors import UserError
 from ktan.precision import Precision
 from student_client.benchmark import benchmark
 from student_client.benchmark_text import benchmark_text
-
-Flag = Annotated[bool, Parameter(negative="")]
+from student_client.option_groups import Flag
 
 
 def benchmark_student(

@@ -6,27 +6,14 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cyclopts
 from cyclopts import Parameter
 
-from ktan.data import DataSource, SplitRecipe
 from student_client.benchmark_text import bytes_text
 from student_client.describe import labelled
 from student_client.export import export_student
 from student_client.export_data import public_data_of
 from student_client.export_model import Exported, export_model
-
-
-def _split_name(name: str) -> str:
-    """As in `train`, where `--seed` is the run's."""
-    return "split-seed" if name == "seed" else cyclopts.default_name_transform(name)
-
-
-Flag = Annotated[bool, Parameter(negative="")]
-Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
-Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
-_DATA = DataSource()
-_RECIPE = SplitRecipe()
+from student_client.option_groups import DATA, RECIPE, Data, Flag, Recipe
 
 
 def export(
@@ -38,8 +25,8 @@ def export(
     ] = "student",
     exit_number: Annotated[int | None, Parameter(name="--exit")] = None,
     calibration: int = 512,
-    data: Data = _DATA,
-    recipe: Recipe = _RECIPE,
+    data: Data = DATA,
+    recipe: Recipe = RECIPE,
     json: Flag = False,
 ) -> None:
     """Write the student of a finished run, with a card that carries the promise it learnt under.

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ktan.networks import NetworkSpec, build
-from ktan.taps import Tap, TapReader, read_taps
+from ktan.tap_reader import TapReader, read_taps
+from ktan.taps import Tap
 from ktan.teachers.tsl import layer_in, without_layers
 
 _CPU_MEGABYTES = 64

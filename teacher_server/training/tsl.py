@@ -20,7 +20,8 @@ from torch import Tensor
 from ktan.data import Dataset, Split, shards
 from ktan.data.split import Indices
 from ktan.networks import NetworkSpec, build
-from ktan.taps import Tap, tap_shapes
+from ktan.tap_reader import tap_shapes
+from ktan.taps import Tap
 from ktan.teachers import Mode, Stack
 from ktan.teachers.stack import State
 from ktan.teachers.tsl import PARTS, layer_in, layer_name, new_layer, without_layers

@@ -11,7 +11,8 @@ from ktan.data import Augment, Dataset, Split
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build, multiply_adds
 from ktan.precision import resolve_device
-from ktan.taps import Tap, parse_taps, tap_shapes
+from ktan.tap_reader import tap_shapes
+from ktan.taps import Tap, parse_taps
 from ktan.threads import suit_threads
 from teacher_server.training.options import (
     TeacherOptions,

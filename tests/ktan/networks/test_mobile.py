@@ -23,7 +23,8 @@ from ktan.networks import (
     stages_of,
 )
 from ktan.pairing import pair_taps
-from ktan.taps import parse_tap, tap_shapes
+from ktan.tap_reader import tap_shapes
+from ktan.taps import parse_tap
 from ktan.teachers.live import LiveTeacher
 from ktan.teachers.stack import Stack
 from ktan.teachers.tsl_training import LayerRecipe

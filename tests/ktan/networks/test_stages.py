@@ -9,7 +9,7 @@ from torch import nn
 
 from ktan.networks import NETWORKS, NetworkSpec, build, default_hint, stages_of, stages_within
 from ktan.networks.stages import NetworkStages
-from ktan.taps import read_taps, tap_shapes
+from ktan.tap_reader import read_taps, tap_shapes
 
 COLOUR = (3, 32, 32)
 

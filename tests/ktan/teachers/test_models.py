@@ -11,7 +11,8 @@ import torch
 from ktan.data import Normalisation
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
-from ktan.taps import parse_taps, tap_shapes
+from ktan.tap_reader import tap_shapes
+from ktan.taps import parse_taps
 from ktan.teachers import (
     CardTap,
     Frame,
