@@ -198,25 +198,36 @@ def _require_separable(network: nn.Module, spec: NetworkSpec) -> None:
     """Raises UserError unless each record's logits are a function of that record alone.
 
     Opacus looks at trainable modules only; what a record may reach is therefore tried, too, on
-    random (public) inputs: no buffer may change, and no row may feel another.
+    random (public) inputs: no buffer may change, no row may feel another, and nothing may be drawn:
+    random numbers go by places in the batch, and one record's presence moves the others'.
     """
     errors: list[Any] = list(ModuleValidator.validate(network, strict=False))
+    advice = "--network-set norm=group"
     inputs = torch.randn(3, *spec.input_shape, generator=torch.Generator().manual_seed(1))
     changed = inputs.clone()
     changed[1:] *= -100.0
     trial = copy.deepcopy(network).train()
     before = {name: value.clone() for name, value in trial.named_buffers()}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        rows = []
+        rows, drawn = [], False
         for batch in (inputs, changed):
             torch.manual_seed(1)
+            state = torch.get_rng_state()
             rows.append(trial(batch)[0])
+            # Also where it is drawn too seldom to show in three rows.
+            drawn |= not torch.equal(torch.get_rng_state(), state)
     if any(not torch.equal(value, before[name]) for name, value in trial.named_buffers()):
         errors.append("it keeps statistics of its inputs, which would be released without noise")
     if not torch.allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5):
         errors.append("one record's output depends on the others in its batch")
+    if drawn and not errors:
+        errors.append(
+            "its training pass draws random numbers (dropout, stochastic depth), by which one "
+            "record's presence would move the others' gradients"
+        )
+        advice = "--network-set dropout=0"
     if errors:
         raise UserError(
             f"network {spec.name} cannot be trained by dp-sgd: {errors[0]} "
-            "(--network-set norm=group where the network has that option)"
+            f"({advice} where the network has that option)"
         )

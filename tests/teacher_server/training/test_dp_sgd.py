@@ -210,6 +210,16 @@ def test_a_network_in_which_records_meet_is_refused_however_it_hides_it(name):
         train_dp_sgd(samples, labels, dataclasses.replace(RECIPE, spec=spec), device=CPU)
 
 
+@pytest.mark.parametrize("chance", [0.5, 1e-6])
+def test_a_network_that_draws_random_numbers_is_refused(chance):
+    """Its masks go by places in the batch: a record before the others moves theirs."""
+    spec = NetworkSpec("conv-large", (3, 16, 16), 3, {"norm": "group", "dropout": chance})
+    normalise = Normalisation((0.0,) * 3, (1.0,) * 3)
+    recipe = dataclasses.replace(RECIPE, spec=spec, normalise=normalise)
+    with pytest.raises(UserError, match=r"random numbers .*--network-set dropout=0"):
+        train_dp_sgd(torch.randn(4, 3, 16, 16), torch.zeros(4).long(), recipe, device=CPU)
+
+
 def test_a_finished_run_that_was_charged_is_never_drawn_again(start, tmp_path):
     samples, labels = records()
     recipe = dataclasses.replace(RECIPE, run=DpSgdRun(0.5, 1.0, 12))
