@@ -45,8 +45,8 @@ class AnswerFile:
     def read(cls, path: Path, teacher_version: str) -> "AnswerFile":
         """Maps `path` and verifies it.
 
-        Raises UserError when it is not of this teacher version or does not fit its checksum,
-        FileNotFoundError when it is not there.
+        Raises UserError when it is not of this teacher version, does not fit its checksum or cannot
+        be read, FileNotFoundError when it is not there.
         """
         try:
             arrays, header = _map(path)
@@ -54,6 +54,13 @@ class AnswerFile:
             sound = metadata.pop(_CHECKSUM) == _checksum(arrays, metadata)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(corrupt(path)) from error
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not path.exists():
+                raise FileNotFoundError(path) from error
+            raise UserError(
+                f"{path} is there but cannot be read: permission is missing, memory is short, or "
+                "this process maps too many files (vm.max_map_count); mend that and run again"
+            ) from error
         if not sound or metadata.get("teacher_version") != teacher_version:
             raise UserError(corrupt(path))
         return cls(path, arrays, header)
@@ -100,10 +107,7 @@ def _map(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     if size < 8:
         raise ValueError("too short for a header")
     # Unlike mmap.mmap, this keeps no file descriptor: a store may map thousands of files.
-    try:
-        whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-    except RuntimeError as error:
-        raise FileNotFoundError(f"{path} cannot be mapped") from error
+    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
     whole.flags.writeable = False
     start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
     if start > size:

@@ -172,6 +172,29 @@ def _go_on(folder: Path) -> None:
             fill(store, range(number, number + 1))
 
 
+def test_a_file_that_is_there_and_cannot_be_mapped_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that were paid for are never passed over, and a request of theirs does not end."""
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    fill(store, range(3))
+    store.begin("pending", DIGESTS[30:])
+    shutil.copyfile(tmp_path / "requests" / "pending.json", tmp_path / "requests" / "r1.json")
+    map_file = torch.from_file
+
+    def failing(path: str, **arguments: object) -> torch.Tensor:
+        if path.endswith("r1.safetensors"):
+            raise RuntimeError("unable to mmap: Cannot allocate memory (12)")
+        return map_file(path, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "from_file", failing)
+    with pytest.raises(UserError, match=r"r1\.safetensors is there but cannot be read"):
+        AnswerStore.open(tmp_path)
+    assert (tmp_path / "requests" / "r1.json").exists()
+    monkeypatch.undo()
+    check(AnswerStore.open(tmp_path), requests=3)
+
+
 def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path: Path) -> None:
     store = AnswerStore.open(tmp_path, MANIFEST)
     fill(store, range(2))
