@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 Clipping = Literal["flat", "ghost"]
 _ROUNDING = 1e-5
-"""More than float32 loses in a norm, relative to the norm (of a sum: to those of its terms)."""
+"""More than float32 loses in `_norms`, relative to the norm (of a sum: to those of its terms)."""
+_BLOCK = 1024
+"""Values whose squares are added one after another, as torch does on a CPU."""
 
 
 class Clipper:
@@ -63,7 +65,7 @@ class Clipper:
             if parameter not in pairs
             and (gradients := getattr(parameter, "grad_sample", None)) is not None
         }
-        norms = [gradients.flatten(1).norm(dim=1) for gradients in whole.values()]
+        norms = [_norms(gradients.flatten(1)) for gradients in whole.values()]
         norms += [_product_norm(*pair) for pair in pairs.values()]
         norm = torch.stack(norms).norm(dim=0) * (1 + _ROUNDING)
         scale = self._bound / norm.clamp_min(self._bound)
@@ -187,9 +189,19 @@ def _without(rows: Tensor, values: Tensor) -> Tensor:
     return values.masked_fill(rows.reshape(-1, *[1] * (values.ndim - 1)), 0.0)
 
 
+def _norms(values: Tensor) -> Tensor:
+    """[..., n] -> [...]: over blocks first; a long row at once loses more than `_ROUNDING`."""
+    whole = values.shape[-1] // _BLOCK * _BLOCK
+    if whole < values.shape[-1]:
+        rest = values[..., whole:].norm(dim=-1)
+        return rest if whole == 0 else torch.hypot(_norms(values[..., :whole]), rest)
+    blocks = values.unflatten(-1, (-1, _BLOCK)).norm(dim=-1)
+    return blocks[..., 0] if whole == _BLOCK else _norms(blocks)
+
+
 def _product_norm(b: Tensor, a: Tensor) -> Tensor:
     """|Σ_k b_k a_k^T| for b [n, k, out] and a [n, k, in]: [n], never less than it is."""
-    terms: Tensor = b.norm(dim=2) * a.norm(dim=2)
+    terms = _norms(b) * _norms(a)
     if b.shape[1] == 1:
         return terms[:, 0]
     b, a = b.double(), a.double()
