@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class HeldAnswers:
     """Files of one teacher version, mapped and searchable; none of their answers in memory."""
 
     def __init__(self, folder: Path, teacher_version: str, taps: Sequence[str]) -> None:
-        """Maps and verifies all there is. Raises UserError for a file that is not sound."""
+        """Holds nothing before `load`."""
         self.folder = folder
         self.chunks, self.shards = folder / CHUNKS, folder / "shards"
         for part in (self.chunks, self.shards):
@@ -43,11 +43,21 @@ class HeldAnswers:
         self._in_shards: set[str] = set()
         """Ids of requests."""
         self._index = {name: TapIndex() for name in taps}
+
+    def load(self, fold: Callable[[], None]) -> None:
+        """Maps and verifies all there is, and calls `fold` whenever there is enough for a shard.
+
+        A process can map some 65,000 files, and a store of an earlier version may have more. Raises
+        UserError for a file that is not sound.
+        """
         # In this order: what another process folds meanwhile is found in its shard.
-        chunks = list(self._present_chunks())
-        for chunk in chunks:
+        for chunk in self._present_chunks():
             self._admit_loose(chunk)
+            if self.enough:
+                fold()
         self._admit_new_shards()
+        if self.enough:
+            fold()
 
     def __contains__(self, request_id: str) -> bool:
         """Whether this request's answers are here."""

@@ -45,6 +45,7 @@ class AnswerStore:
         self._taps = {tap.name: tap for tap in manifest.taps}
         self._requests = Requests(folder / "requests", list(self._taps))
         self._held = HeldAnswers(folder, manifest.teacher_version, list(self._taps))
+        self._held.load(self.fold)
 
     @classmethod
     def open(cls, folder: Path, manifest: AnswerManifest | None = None) -> "AnswerStore":
@@ -71,8 +72,6 @@ class AnswerStore:
         for request_id in store._requests.ids():
             if request_id in store._held:
                 store._requests.end(request_id)
-        if store._held.enough:
-            store.fold()
         return store
 
     def __len__(self) -> int:

@@ -124,6 +124,27 @@ def test_a_store_of_the_first_format_is_read_and_takes_shards(tmp_path: Path) ->
     check(AnswerStore.open(tmp_path))
 
 
+def test_more_files_than_a_process_can_map_are_folded_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(AnswerStore.open(tmp_path, MANIFEST))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    assert files(tmp_path) == (0, 10)
+    map_file = torch.from_file
+
+    def limited(path: str, **arguments: object) -> torch.Tensor:
+        if Path("/proc/self/maps").read_text().count(str(tmp_path)) == 8:
+            raise RuntimeError("unable to mmap: Cannot allocate memory (12)")
+        return map_file(path, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "from_file", limited)
+    monkeypatch.setattr(shards, "MOST_REQUESTS", 3)
+    check(AnswerStore.open(tmp_path))
+    assert files(tmp_path) == (3, 1)
+    assert json.loads(path.read_text())["format"] == 2
+
+
 def test_killed_at_any_file_operation_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
