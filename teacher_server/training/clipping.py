@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
+from ktan.errors import UserError
+
 Clipping = Literal["flat", "ghost"]
 _ROUNDING = 1e-5
 """More than float32 loses in `_norms`, relative to the norm (of a sum: to those of its terms)."""
@@ -35,14 +37,18 @@ class Clipper:
     def __init__(
         self, network: nn.Module, max_grad_norm: float, clipping: Clipping, example: Tensor
     ) -> None:
-        """`example`: normalised samples [n, ...], n >= 1, by which layers show what they see."""
+        """`example`: normalised samples [n, ...], n >= 1, by which layers show what they see.
+
+        Raises UserError for a layer that sees another number of rows.
+        """
         replica = copy.deepcopy(network)
         for own, shared in zip(replica.parameters(), network.parameters(), strict=True):
             own.data = shared.data
         self._bound = max_grad_norm
         layers = vector_layers(replica, example) if clipping == "ghost" else set()
         self._model = _Hooked(replica, layers)
-        self._parameters = list(replica.parameters())
+        self._names = {parameter: name for name, parameter in replica.named_parameters()}
+        self._parameters = list(self._names)
         self._sums = [torch.zeros_like(parameter) for parameter in self._parameters]
 
     def add(self, inputs: Tensor, labels: Tensor, views: int = 1) -> None:
@@ -50,7 +56,8 @@ class Clipper:
 
         `inputs`: normalised [n * views, ...], a record's views one after another; `labels`: int64
         [n], -1 for none. A record whose gradient or norm is not finite counts as zero: it would
-        turn the whole sum into NaN, and so move it without bound.
+        turn the whole sum into NaN, and so move it without bound. Raises UserError, with nothing
+        added, for a layer that saw another number of rows: none of them is a record.
         """
         targets = labels.repeat_interleave(views)
         loss = F.cross_entropy(self._model(inputs), targets, ignore_index=-1, reduction="sum")
@@ -65,9 +72,12 @@ class Clipper:
             if parameter not in pairs
             and (gradients := getattr(parameter, "grad_sample", None)) is not None
         }
-        norms = [_norms(gradients.flatten(1)) for gradients in whole.values()]
-        norms += [_product_norm(*pair) for pair in pairs.values()]
-        norm = torch.stack(norms).norm(dim=0) * (1 + _ROUNDING)
+        norms = {parameter: _norms(values.flatten(1)) for parameter, values in whole.items()}
+        norms |= {weight: _product_norm(*pair) for weight, pair in pairs.items()}
+        for parameter, found in norms.items():
+            if len(found) != len(labels):
+                raise _not_records(self._names[parameter].rpartition(".")[0])
+        norm = torch.stack(list(norms.values())).norm(dim=0) * (1 + _ROUNDING)
         scale = self._bound / norm.clamp_min(self._bound)
         broken = ~norm.isfinite()
         if bool(broken.any()):
@@ -95,10 +105,16 @@ class Clipper:
 
 
 def vector_layers(network: nn.Module, example: Tensor) -> set[nn.Module]:
-    """The linear layers that run once, see one vector a sample, and share no weight."""
+    """The linear layers that run once, see one vector a sample, and share no weight.
+
+    Raises UserError for a linear layer that does not see `example`'s n [n, ...] rows.
+    """
     seen: dict[nn.Module, int] = {}
+    names = {module: name for name, module in network.named_modules()}
 
     def see(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        if len(inputs[0]) != len(example):
+            raise _not_records(names[module])
         # A sequence counts as many runs.
         seen[module] = seen.get(module, 0) + (1 if inputs[0].ndim == 2 else 2)
 
@@ -171,6 +187,14 @@ def _conv2d_gradients(
 
 _OPACUS_CONV2D = GradSampleModule.GRAD_SAMPLERS[nn.Conv2d]
 _Hooked.GRAD_SAMPLERS = {**GradSampleModule.GRAD_SAMPLERS, nn.Conv2d: _conv2d_gradients}
+
+
+def _not_records(layer: str) -> UserError:
+    return UserError(
+        f"layer {layer or 'of the whole network'} cannot be trained by dp-sgd: the rows that it "
+        "sees are not the batch's records, and each would be clipped by itself; keep records as "
+        "the first dimension of what it is given ([n, T, ...], not [n * T, ...])"
+    )
 
 
 def _by_record(values: Tensor, views: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
+from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from teacher_server.training.clipping import Clipper, vector_layers
 
@@ -43,6 +44,17 @@ class Grouped(nn.Module):
 
     def forward(self, values):
         return self.layers(values).mean(dim=(2, 3))
+
+
+class Folded(nn.Module):
+    """Every layer sees a sequence's parts as if each was a record."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Linear(4, 3)
+
+    def forward(self, values):
+        return self.part(values.reshape(-1, 4)).unflatten(0, (-1, 3)).sum(dim=1)
 
 
 def resnet():
@@ -136,6 +148,14 @@ def test_a_long_gradient_is_clipped_to_its_bound(size, clipping):
     found = summed(network, torch.full((1, size), 0.1), torch.tensor([1]), 0.01, clipping)
     assert float(found.double().norm()) == pytest.approx(0.01, rel=2e-5)
     assert float(found.double().norm()) <= 0.01 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("clipping", ["flat", "ghost"])
+def test_a_layer_that_takes_parts_of_records_for_records_is_refused(clipping, views):
+    inputs, labels = torch.randn(2 * views, 12), torch.tensor([0, 1])
+    with pytest.raises(UserError, match="layer part cannot be trained by dp-sgd"):
+        summed(Folded(), inputs, labels, 0.01, clipping, views)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e6, 1e12])
