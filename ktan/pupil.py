@@ -17,7 +17,7 @@ from ktan.history import History
 from ktan.methods.batch import Batch, View
 from ktan.methods.objective import STUDENT, Objective
 from ktan.optimisers import learning_rate, make_optimiser
-from ktan.precision import autocast, resolve_precision
+from ktan.precision import Precision, autocast, resolve_precision
 from ktan.random_state import RandomState
 from ktan.scalars import Scalars
 from ktan.schedule import Place
@@ -84,17 +84,14 @@ class Pupil:
             for player in self.objective.players
         }
         self._precision = resolve_precision(device, options.precision)
+        if resume and self._path is not None and options.precision == "auto":
+            # What it began in, on another device too, or its weights would be others.
+            self._precision = _precision_of(self._path, self._precision)
         scaled = self._precision == "fp16"
         # One each: a player whose gradients overflow does not hold up the others.
         self._scalers = {
             player: GradScaler(device.type, enabled=scaled) for player in self.optimisers
         }
-        paths = self.objective.paths
-        self._pass: CompiledPass | TapReader = (
-            CompiledPass(self.student, paths, graphs=graphs)
-            if options.compile
-            else read_taps(self.student, paths)
-        )
         self._view: View | None = None
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._images = 0
@@ -103,6 +100,13 @@ class Pupil:
         self.done = 0
         if resume and self._path is not None:
             self._load(self._path)
+        paths = self.objective.paths
+        # Behind all that may refuse: it puts hooks into the caller's student.
+        self._pass: CompiledPass | TapReader = (
+            CompiledPass(self.student, paths, graphs=graphs)
+            if options.compile
+            else read_taps(self.student, paths)
+        )
         self._scalars = None if lesson.folder is None else Scalars(lesson.folder, self.done)
 
     def step(self, place: Place, batch: Batch) -> None:
@@ -164,6 +168,7 @@ class Pupil:
             "options": asdict(self.options),
             "history": history,
             "scales": scales,
+            "precision": self._precision,
         }
         with self._random.within():
             save_checkpoint(self._path, self._modules, self.optimisers, state, self.device)
@@ -239,6 +244,21 @@ def postfix(row: Mapping[str, float], note: str) -> str:
     # Players are listed as they move, the student last.
     terms = [f"{name} {row[name]:.2g}" for name in reversed(shown)]
     return " ".join([*([note] if note else []), f"{row['images_per_second']:.0f} images/s", *terms])
+
+
+def _precision_of(path: Path, here: Precision) -> Precision:
+    """What a checkpoint's steps were computed in; `here`: what `auto` is on this device.
+
+    Raises UserError where there is no checkpoint.
+    """
+    state = checkpoint_state(path)
+    recorded: Precision | None = state.get("precision")
+    if recorded is not None:
+        return recorded
+    # An earlier version recorded no precision, and scales of fp16 alone.
+    if any(state.get("scales", {}).values()):
+        return "fp16"
+    return "float32" if here == "fp16" else here
 
 
 def _check_options(path: Path, options: TrainerOptions) -> None:

@@ -1,14 +1,14 @@
 """A student's forward pass with what its taps see, compiled when asked for."""
 
-import os
-import shutil
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ktan.cpp_compiler import require_compiler
 from ktan.errors import UserError
 from ktan.tap_reader import read_taps
 
@@ -25,7 +25,7 @@ class CompiledPass:
         """`graphs`: CUDA graphs, on a GPU. Raises UserError without the compiler it needs."""
         device = next(student.parameters(), torch.empty(0)).device
         if backend == "inductor" and device.type == "cpu":
-            _check_compiler()
+            require_compiler("--compile", "leave --compile away")
         # Says which module there is not.
         read_taps(student, paths).close()
         self._paths = tuple(paths)
@@ -37,7 +37,11 @@ class CompiledPass:
             return logits, *[seen[path] for path in self._paths]
 
         mode = "reduce-overhead" if graphs and device.type == "cuda" else None
-        self._run = torch.compile(forward, backend=backend, mode=mode, dynamic=False)
+        # A code object of its own: dynamo compiles one so often, and then runs it as it stands.
+        own = FunctionType(
+            forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
+        )
+        self._run = torch.compile(own, backend=backend, mode=mode, dynamic=False)
         self._compiled = False
 
     def __call__(self, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,12 +79,3 @@ def _keep(student: nn.Module, path: str, seen: dict[str, Tensor]) -> RemovableHa
     else:
         handle = modules[path.removesuffix(".input")].register_forward_pre_hook(into)
     return handle
-
-
-def _check_compiler() -> None:
-    name = os.environ.get("CXX", "g++")
-    if shutil.which(name) is None:
-        raise UserError(
-            f"--compile needs a C++ compiler, and {name} is not here; install one (CXX names it), "
-            "or leave --compile away"
-        )

@@ -14,7 +14,7 @@ import torch
 from ktan.errors import UserError
 from ktan.memory_format import channels_last
 from ktan.networks.measure import Timing, race
-from ktan.precision import Precision, has_bf16, resolve_device
+from ktan.precision import Precision, resolve_device, resolve_precision
 from student_client.benchmark_networks import (
     Measured,
     Runtime,
@@ -98,6 +98,7 @@ def benchmark(
         raise UserError("--batch, --turns and --threads are whole numbers from 1")
     chosen = cast(tuple[Runtime, ...], tuple(dict.fromkeys(runtimes)))
     where = resolve_device(device)
+    used = resolve_precision(where, precision)
     check_runtimes(chosen, where)
     pair = [load_measured(folder) for folder in (teacher, student) if folder is not None]
     if pair[0].input_shape != pair[-1].input_shape:
@@ -113,19 +114,18 @@ def benchmark(
                 speed
                 for runtime in chosen
                 for speed in _speeds(
-                    pair, runtime, batches, turns, where, precision, threads or before,
+                    pair, runtime, batches, turns, where, used, threads or before,
                     Path(scratch),
                 )
             ]  # fmt: skip
     finally:
         torch.set_num_threads(before)
-    half = precision == "bf16" or (precision == "auto" and has_bf16(where))
     return Result(
         student=pair[-1],
         teacher=pair[0] if teacher is not None else None,
         speeds=tuple(speeds),
         device=where.type,
-        precision="bf16" if half else "float32",
+        precision=used,
         threads=threads or before,
         turns=turns,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from ktan.cpp_compiler import require_compiler
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, count_parameters, multiply_adds
 from ktan.networks.deployed import Deployed
@@ -20,12 +20,12 @@ from ktan.precision import Precision, autocast
 from ktan.teachers import FILES, TeacherCard
 from ktan.teachers.folder import WEIGHTS_FILE
 from ktan.teachers.live import LiveTeacher
+from student_client.attempts import attempt, reason
 from student_client.export_onnx import OnnxModel, quantise, require_onnx, write_onnx
 from student_client.student_card import WEIGHTS, read_student, student_folder
 
 Runtime = Literal["eager", "compile", "onnx", "int8"]
 CPU: Final = torch.device("cpu")
-_COMPILERS: Final = ("g++", "clang++", "c++")
 _CALIBRATION: Final = 64
 
 
@@ -97,11 +97,8 @@ def check_runtimes(runtimes: tuple[Runtime, ...], device: torch.device) -> None:
         require_onnx()
         if device.type != "cpu":
             raise UserError("onnx and int8 are measured on the CPU; give --device cpu")
-    if "compile" in runtimes and device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
-        raise UserError(
-            f"torch.compile needs a C++ compiler ({', '.join(_COMPILERS)}), and there is none; "
-            "install one, or leave compile out of --runtime"
-        )
+    if "compile" in runtimes and device.type == "cpu":
+        require_compiler("torch.compile", "leave compile out of --runtime")
 
 
 def prepared(
@@ -115,24 +112,32 @@ def prepared(
 ) -> tuple[Forward, int]:
     """Raw samples on `device` → logits, and the bytes that this way of running keeps on disk.
 
-    `scratch`: a folder of the network's own for what has to be written.
+    `scratch`: a folder of the network's own for what has to be written. Raises UserError for a
+    network that this way of running does not take; for compile, the forward pass does.
     """
+    failure = f"{measured.name} cannot be run by {runtime}"
     if runtime in ("onnx", "int8"):
         path = scratch / "float.onnx"
         if not path.exists():
             scratch.mkdir(parents=True, exist_ok=True)
-            write_onnx(measured.deployed, measured.samples(2), path)
+            attempt(failure, lambda: write_onnx(measured.deployed, measured.samples(2), path))
         if runtime == "int8":
             # Ranges of random samples: other scales, the same operations.
-            quantise(path, measured.samples(_CALIBRATION), scratch / "int8.onnx")
-            path = scratch / "int8.onnx"
-        return OnnxModel(path, threads), path.stat().st_size
+            samples, quantised = measured.samples(_CALIBRATION), scratch / "int8.onnx"
+            attempt(failure, lambda: quantise(path, samples, quantised))
+            path = quantised
+        return attempt(failure, lambda: OnnxModel(path, threads)), path.stat().st_size
     run: Callable[[Tensor], Tensor] = ready(measured.deployed, device)
     if runtime == "compile":
         run = torch.compile(run, dynamic=False)
 
     def forward(samples: Tensor) -> Tensor:
-        with autocast(device, precision):
-            return run(samples)
+        try:
+            with autocast(device, precision):
+                return run(samples)
+        except Exception as error:
+            if runtime != "compile" or not type(error).__module__.startswith("torch."):
+                raise
+            raise UserError(f"{failure}: {reason(error)}") from error
 
     return forward, measured.bytes

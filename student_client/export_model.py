@@ -8,13 +8,10 @@ they come (`ktan.networks.deployed`).
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
-import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 from ktan.durable import write_durably
 from ktan.errors import UserError
 from ktan.networks.deployed import Deployed
+from student_client.attempts import attempt
 from student_client.export import chosen_student, require_new
 from student_client.export_onnx import (
     LOGITS,
@@ -93,6 +91,13 @@ def export_model(
     samples = max(public.unlabelled, public.labelled, public.test, key=len)
     if not len(samples):
         raise UserError(f"{public.name} has no public samples to check the model on")
+    # Never the test part, which int8 is measured on.
+    calibrating = max(public.unlabelled, public.labelled, key=len)[:calibration]
+    if kind == "int8" and not len(calibrating):
+        raise UserError(
+            f"{public.name} has no public samples outside its test part to calibrate int8 on; "
+            "give --unlabelled or --labelled"
+        )
     shape = card.network.input_shape
     deployed = Deployed([student], card.normalisation, shape)
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,7 +107,7 @@ def export_model(
         else:
             facts = _onnx(deployed, card, samples, made)
         if kind == "int8":
-            made, facts["quantisation"] = _int8(made, samples[:calibration], public)
+            made, facts["quantisation"] = _int8(made, calibrating, card, public)
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(made, out / made.name)
     exported = Exported(
@@ -133,11 +138,13 @@ def model_accuracy(model: Model, samples: Tensor, labels: Tensor) -> float:
 
 
 def _onnx(deployed: nn.Module, card: StudentCard, samples: Tensor, path: Path) -> dict[str, Any]:
-    _attempt("onnx", card, lambda: write_onnx(deployed, _example(card), path))
+    failure = _failure("onnx", card)
+    attempt(failure, lambda: write_onnx(deployed, _example(card), path))
+    model = attempt(failure, lambda: OnnxModel(path))
     runtime = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
     return {
         "made_with": {"torch": torch.__version__, "opset": OPSET},
-        "checked": _compared(deployed, OnnxModel(path), samples, runtime),
+        "checked": _compared(deployed, model, samples, runtime),
     }
 
 
@@ -149,18 +156,23 @@ def _program(deployed: nn.Module, card: StudentCard, samples: Tensor, path: Path
         )
         torch.export.save(program, path)
 
-    _attempt("torch-export", card, write)
+    failure = _failure("torch-export", card)
+    attempt(failure, write)
     # torch.export.load may unpickle: this file is the one that was just written.
-    again = torch.export.load(path).module()
+    again = attempt(failure, lambda: torch.export.load(path).module())
     return {
         "made_with": {"torch": torch.__version__},
         "checked": _compared(deployed, again, samples, f"torch {torch.__version__}, loaded again"),
     }
 
 
-def _int8(float_model: Path, samples: Tensor, public: PublicData) -> tuple[Path, dict[str, Any]]:
+def _int8(
+    float_model: Path, samples: Tensor, card: StudentCard, public: PublicData
+) -> tuple[Path, dict[str, Any]]:
     path = float_model.with_name(f"int8-{float_model.name}")
-    quantise(float_model, samples, path)
+    failure = _failure("int8", card)
+    attempt(failure, lambda: quantise(float_model, samples, path))
+    quantised = attempt(failure, lambda: OnnxModel(path))
     facts: dict[str, Any] = {
         "scheme": "int8 weights (a scale a channel) and activations (a scale and a zero point a "
         "tensor), QDQ",
@@ -171,8 +183,8 @@ def _int8(float_model: Path, samples: Tensor, public: PublicData) -> tuple[Path,
         "accuracy": None,
     }
     if len(public.test):
-        for name, file in (("float_accuracy", float_model), ("accuracy", path)):
-            facts[name] = model_accuracy(OnnxModel(file), public.test, public.test_labels)
+        for name, model in (("float_accuracy", OnnxModel(float_model)), ("accuracy", quantised)):
+            facts[name] = model_accuracy(model, public.test, public.test_labels)
     return path.rename(float_model), facts
 
 
@@ -200,29 +212,8 @@ def _compared(deployed: nn.Module, model: Model, samples: Tensor, runtime: str) 
     }
 
 
-def _attempt(kind: Format, card: StudentCard, write: Callable[[], None]) -> None:
-    try:
-        with _silence():
-            write()
-    except Exception as error:
-        # Whatever the exporter meets in somebody's network, of which torch gives pages.
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise UserError(
-            f"{card.network.name} cannot be exported as {kind}: {type(error).__name__}: "
-            f"{reason[:200]}"
-        ) from error
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """torch's exporter prints the graph at which it stops, and logs its own progress."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+def _failure(kind: Format, card: StudentCard) -> str:
+    return f"{card.network.name} cannot be exported as {kind}"
 
 
 def _example(card: StudentCard) -> Tensor:

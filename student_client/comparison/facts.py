@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ktan.networks import NetworkSpec, build
 from ktan.networks.measure import SpeedUp, ready, size_of, speed_up
-from ktan.precision import Precision, has_bf16, resolve_device
+from ktan.precision import Precision, resolve_device, resolve_precision
 from student_client.comparison.files import JSON
 from student_client.comparison.local_teacher import ComparedTeacher
 from student_client.comparison.options import Comparison
@@ -25,11 +25,14 @@ def facts_of(
     teacher = None
     if local is not None:
         device = resolve_device(comparison.trainer.device)
-        precision = comparison.trainer.precision
+        precision = resolve_precision(device, comparison.trainer.precision)
         measured = _recorded(comparison.out)
         if measured is None:
             batch = comparison.trainer.answered_batch
-            measured = (_measure(local, spec, device, precision, batch), _where(device, precision))
+            measured = (
+                _measure(local, spec, device, precision, batch),
+                f"{device.type}, {precision}",
+            )
         teacher = TeacherFacts(local.name, local.size, local.accuracy, *measured)
     return Facts(
         dataset=public.name,
@@ -56,11 +59,6 @@ def _measure(
     return speed_up(
         teacher, student, spec.input_shape, device=device, precision=precision, batch=batch
     )
-
-
-def _where(device: torch.device, precision: Precision) -> str:
-    half = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return f"{device.type}, {'bf16' if half else 'float32'}"
 
 
 def _recorded(out: Path) -> tuple[SpeedUp, str] | None:

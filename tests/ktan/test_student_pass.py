@@ -34,6 +34,17 @@ def test_logits_features_and_gradients_are_those_of_the_plain_pass() -> None:
     assert not any(module._forward_hooks for module in one.modules())
 
 
+def test_many_passes_of_a_process_are_all_compiled() -> None:
+    torch.compiler.reset()
+    made = torch._dynamo.utils.counters["stats"]
+    before, passes = made["unique_graphs"], torch._dynamo.config.recompile_limit + 2
+    for _ in range(passes):
+        compiled = CompiledPass(network(), PATHS, graphs=False, backend="eager")
+        compiled(torch.ones(2, 4))
+        compiled.close()
+    assert made["unique_graphs"] - before == passes
+
+
 def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"no-such-compiler is not here; .*leave --compile away"):

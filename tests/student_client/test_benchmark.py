@@ -3,10 +3,13 @@
 import json
 import re
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from ktan import cpp_compiler, precision
 from ktan.data import Normalisation
+from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from ktan.networks.deployed import Deployed
 from ktan.networks.exits import ExitHead, ExitSpec, cut_at
@@ -68,6 +71,48 @@ def test_a_pair_in_figures(command, tmp_path):
         assert one["student"]["ratio"] > 0
     assert found["measured_on"]["threads"] == 1
     assert (found["measured_on"]["device"], found["measured_on"]["precision"]) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize("named", ["fp16", "bf16", "float32"])
+def test_the_precision_is_named_as_it_is(named, command, tmp_path, monkeypatch):
+    student = write(tmp_path / "student", "mlp-small", (6,), "float32", hidden=[5])
+    used = []
+
+    def autocast(device, chosen):
+        used.append(chosen)
+        return precision.autocast(device, chosen)
+
+    monkeypatch.setattr(benchmark_networks, "autocast", autocast)
+    code, out, _ = command(
+        "benchmark", student, "--batch", "2", "--turns", "1", "--device", "cpu", "--threads", "1",
+        "--precision", named, "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["measured_on"]["precision"] == named
+    assert set(used) == {named}
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "int8", "compile"])
+def test_a_network_that_a_runtime_does_not_take_says_so_in_a_line(runtime, tmp_path, monkeypatch):
+    def broken(*_):
+        raise torch._dynamo.exc.Unsupported("data-dependent\nand pages more")
+
+    measured = load_measured(write(tmp_path, "mlp-small", (6,), "float32", hidden=[5]))
+    monkeypatch.setattr(
+        benchmark_networks, "write_onnx", broken if runtime == "onnx" else lambda *_: None
+    )
+    monkeypatch.setattr(benchmark_networks, "quantise", broken)
+    monkeypatch.setattr(benchmark_networks.torch, "compile", lambda *_, **__: broken)
+
+    def run():
+        forward, _ = prepared(
+            measured, runtime, device=torch.device("cpu"), precision="float32", threads=1,
+            scratch=tmp_path / "scratch",
+        )  # fmt: skip
+        forward(measured.samples(2))
+
+    with pytest.raises(UserError, match=f"cannot be run by {runtime}: .*: data-dependent$"):
+        run()
 
 
 def test_a_table_of_80_columns(command, tmp_path):
@@ -154,7 +199,7 @@ def test_several_networks_answer_by_the_mean_of_their_logits():
 def test_mistakes(command, tmp_path, monkeypatch):
     student = write(tmp_path / "student", widths=[4, 4, 6, 8])
     table = write(tmp_path / "table", "mlp-small", (6,), "float32", hidden=[5])
-    monkeypatch.setattr(benchmark_networks.shutil, "which", lambda _: None)
+    monkeypatch.setattr(cpp_compiler.shutil, "which", lambda _: None)
     for options, message in [
         (("--runtime", "tpu"), "--runtime is tpu; give of eager, compile, onnx, int8"),
         (("--batch", "one"), "give numbers with commas between"),

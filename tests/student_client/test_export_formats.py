@@ -161,6 +161,41 @@ def test_what_cannot_be_exported_says_so_in_a_line(run, tmp_path, command, publi
     assert not out.exists()
 
 
+@pytest.mark.parametrize("form", ["onnx", "int8"])
+def test_a_runtime_that_fails_says_so_in_a_line(form, run, tmp_path, monkeypatch, public):
+    def broken(*_):
+        raise RuntimeError("no such kernel\nand pages more")
+
+    monkeypatch.setattr(export_model, "write_onnx", lambda deployed, example, path: None)
+    if form == "int8":
+        monkeypatch.setattr(export_model, "OnnxModel", lambda path: None)
+        monkeypatch.setattr(export_model, "_compared", lambda *_: {})
+        monkeypatch.setattr(export_model, "quantise", broken)
+    else:
+        monkeypatch.setattr(export_model, "OnnxModel", broken)
+    with pytest.raises(UserError, match=f"as {form}: RuntimeError: no such kernel$"):
+        export_model.export_model(run, tmp_path / "out", form, lambda card: public)
+    assert not (tmp_path / "out").exists()
+
+
+def test_int8_is_never_calibrated_on_test_samples(run, tmp_path, monkeypatch, public):
+    class Seen(Exception):
+        pass
+
+    def seen(made, samples, *_):
+        raise Seen(samples)
+
+    monkeypatch.setattr(export_model, "_onnx", lambda *_: {})
+    monkeypatch.setattr(export_model, "_int8", seen)
+    few = replace(public, unlabelled=public.unlabelled[:3])
+    with pytest.raises(Seen) as found:
+        export_model.export_model(run, tmp_path / "out", "int8", lambda card: few)
+    assert torch.equal(found.value.args[0], public.labelled)
+    none = replace(few, unlabelled=public.unlabelled[:0], labelled=public.labelled[:0])
+    with pytest.raises(UserError, match="no public samples outside its test part"):
+        export_model.export_model(run, tmp_path / "out", "int8", lambda card: none)
+
+
 def test_a_model_that_answers_differently_is_not_written(run, tmp_path, monkeypatch, public):
     def wrong(self, samples):
         return torch.zeros(len(samples), len(public.classes))
