@@ -19,6 +19,7 @@ _FREE: Final = frozenset(
         "deadline",
         "patience",
         "device",
+        "data-on",
         "checkpoint-every",
         "query-batch",
         "data-root",

@@ -16,6 +16,7 @@ BEGUN = {
     "rounds": None,
     "hint": ("hint=features",),
     "deadline": 10.0,
+    "data-on": "auto",
 }
 DEFAULTS = {"queries": 300, "select": "random", "rounds": None, "hint": (), "deadline": 10.0}
 
@@ -35,7 +36,7 @@ def test_the_same_options_go_on_and_others_do_not(folder):
     ):
         with pytest.raises(UserError, match=f"was begun with --{name} {shown}"):
             check_config(folder, {**BEGUN, name: value}, DEFAULTS)
-    check_config(folder, {**BEGUN, "deadline": 20.0}, DEFAULTS)
+    check_config(folder, {**BEGUN, "deadline": 20.0, "data-on": "host"}, DEFAULTS)
     check_config(folder, {**BEGUN, "queries": 25}, DEFAULTS, free=frozenset({"queries"}))
 
 
