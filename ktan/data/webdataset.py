@@ -6,6 +6,7 @@ are read; other files of a sample are passed over. Nothing is unpacked, and noth
 """
 
 import hashlib
+import itertools
 import json
 import tarfile
 import zlib
@@ -23,6 +24,7 @@ from ktan.data.picture_cache import Part, cached_pictures
 from ktan.data.pictures import IMAGE_SUFFIXES, Picture, target_shape
 from ktan.durable import put_durably
 from ktan.errors import UserError
+from ktan.locking import exclusive
 
 CLASSES_FILE = "classes.txt"
 _VERSION = 1  # of the cached files; raise it when their order or content changes
@@ -63,7 +65,13 @@ def load_webdataset(
     """
     archives, folder = archive_paths(named), archive_folder(named)
     classes = _classes(folder)
-    shape = target_shape(next(_pictures(archives[0])), image_size, grey=grey)
+    first = next(itertools.chain.from_iterable(map(_pictures, archives)), None)
+    if first is None:
+        raise UserError(
+            f"there is no picture in {archives[0]} and the other archives "
+            f"({', '.join(IMAGE_SUFFIXES)})"
+        )
+    shape = target_shape(first, image_size, grey=grey)
     cache = data_root / "webdatasets" / _cache_key(folder, archives, (classes, astuple(shape)))
     listing = _listed(cache / "listing.npz", archives, classes)
     unit_ids = _unit_ids(folder, listing.keys.tolist(), path_ids=path_ids)
@@ -109,11 +117,13 @@ def _cache_key(folder: Path, archives: Sequence[Path], settings: object) -> str:
 def _listed(path: Path, archives: Sequence[Path], classes: tuple[str, ...]) -> _Listing:
     """As it was recorded in `path`, else as the archives say."""
     if not path.exists():
-        found = _list_samples(archives, classes)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_name(".listing.partial.npz")
-        np.savez(partial, keys=found.keys, labels=found.labels, counts=found.counts)
-        put_durably(partial, path)
+        with exclusive(path.parent, wait=True):
+            if not path.exists():
+                found = _list_samples(archives, classes)
+                partial = path.with_name(".listing.partial.npz")
+                np.savez(partial, keys=found.keys, labels=found.labels, counts=found.counts)
+                put_durably(partial, path)
     with np.load(path, allow_pickle=False) as stored:
         return _Listing(stored["keys"], stored["labels"], stored["counts"])
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ktan.data import DataSource
+from ktan.data import DataSource, webdataset
 from ktan.data.archive_names import archive_folder, archive_paths
 from ktan.data.webdataset import load_webdataset
 from ktan.errors import UserError
+from ktan.locking import exclusive
 
 
 def pixels(number: int, side: int = 4) -> np.ndarray:
@@ -90,6 +91,34 @@ def test_ids_are_names_without_folders_unless_asked_for(tmp_path: Path) -> None:
     (tmp_path / "units.csv").write_text("cat/1,ann\ndog/1,ann\n")
     dataset = load_webdataset(str(tmp_path), tmp_path / "data")
     assert (dataset.unit_ids.tolist(), dataset.ids_given) == (["ann", "ann"], True)
+
+
+def test_an_archive_without_pictures_may_come_first(tmp_path: Path) -> None:
+    write(tmp_path / "s" / "a.tar", {})
+    with pytest.raises(UserError, match=r"there is no picture in .*a\.tar"):
+        load_webdataset(str(tmp_path / "s"), tmp_path / "data")
+    write(tmp_path / "s" / "b.tar", sample(1))
+    dataset = load_webdataset(str(tmp_path / "s"), tmp_path / "data")
+    np.testing.assert_array_equal(dataset.samples[0].numpy(), pixels(1).transpose(2, 0, 1))
+    assert len(dataset) == 1
+
+
+def test_whoever_lists_the_samples_is_alone_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "s" / "a.tar", sample(1))
+    listed = webdataset._list_samples
+    alone = []
+
+    def listing(*arguments: object) -> object:
+        (cache,) = (tmp_path / "data" / "webdatasets").iterdir()
+        with exclusive(cache) as free:
+            alone.append(not free)
+        return listed(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(webdataset, "_list_samples", listing)
+    load_webdataset(str(tmp_path / "s"), tmp_path / "data")
+    assert alone == [True]
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
