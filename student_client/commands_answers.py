@@ -21,6 +21,8 @@ Flag = Annotated[bool, Parameter(negative="")]
 def check(folder: Path, *, json: Flag = False) -> None:
     """Read all of an answer store, compare it with its checksums, and say what is in it.
 
+    Nothing in it is changed.
+
     Parameters
     ----------
     folder
@@ -28,7 +30,7 @@ def check(folder: Path, *, json: Flag = False) -> None:
     json
         Print one JSON object.
     """
-    store = AnswerStore.open(folder)
+    store = AnswerStore.open(folder, read_only=True)
     facts = {
         "teacher_version": store.manifest.teacher_version,
         "samples": len(store),

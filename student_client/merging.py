@@ -37,7 +37,7 @@ def merge_stores(into: Path, sources: Sequence[Path]) -> Merged:
         raise UserError("name at least one answers folder to take answers from")
     there = [folder for folder in (into, *sources) if folder != into or Pin.read(into)]
     pin = _common_pin(there)
-    stores = [AnswerStore.open(folder) for folder in there]
+    stores = [AnswerStore.open(folder, read_only=True) for folder in there]
     for store in stores[1:]:
         if store.manifest != stores[0].manifest:
             raise UserError(stores[0].manifest.difference(store.manifest, stores[0].folder))

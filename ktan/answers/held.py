@@ -32,8 +32,6 @@ class HeldAnswers:
         """Holds nothing before `load`."""
         self.folder = folder
         self.chunks, self.shards = folder / CHUNKS, folder / "shards"
-        for part in (self.chunks, self.shards):
-            part.mkdir(parents=True, exist_ok=True)
         self._version = teacher_version
         self._shards: dict[int, AnswerFile] = {}
         self._loose: dict[int, AnswerFile] = {}
@@ -44,7 +42,12 @@ class HeldAnswers:
         """Ids of requests."""
         self._index = {name: TapIndex() for name in taps}
 
-    def load(self, fold: Callable[[], None]) -> None:
+    def make_folders(self) -> None:
+        """Where they are not there."""
+        for part in (self.chunks, self.shards):
+            part.mkdir(parents=True, exist_ok=True)
+
+    def load(self, fold: Callable[[], None] | None) -> None:
         """Maps and verifies all there is, and calls `fold` whenever there is enough for a shard.
 
         A process can map some 65,000 files, and a store of an earlier version may have more. Raises
@@ -53,10 +56,10 @@ class HeldAnswers:
         # In this order: what another process folds meanwhile is found in its shard.
         for chunk in self._present_chunks():
             self._admit_loose(chunk)
-            if self.enough:
+            if fold is not None and self.enough:
                 fold()
-        self._admit_new_shards()
-        if self.enough:
+        self._admit_new_shards(remove=fold is not None)
+        if fold is not None and self.enough:
             fold()
 
     def __contains__(self, request_id: str) -> bool:
@@ -196,8 +199,11 @@ class HeldAnswers:
         self._shards[number] = file
         self._in_shards.update(request_id for request_id, _ in file.receipts)
 
-    def _admit_new_shards(self) -> None:
-        """Those that this object does not know, in place of the files that they were made of."""
+    def _admit_new_shards(self, *, remove: bool = True) -> None:
+        """Those that this object does not know, in place of the files that they were made of.
+
+        remove: those files, from the disk too.
+        """
         known = {file.path for file in self._shards.values()}
         for path in sorted(self.shards.glob("*.safetensors")):
             if path not in known:
@@ -212,7 +218,7 @@ class HeldAnswers:
         for file in left:
             self._admit_loose(file)
         for file in loose:
-            if file.path.stem in self._in_shards:
+            if remove and file.path.stem in self._in_shards:
                 file.path.unlink(missing_ok=True)
 
     def _taps(self, file: AnswerFile) -> list[str]:

@@ -32,7 +32,10 @@ class Requests:
         """taps: all of the teacher's."""
         self._folder = folder
         self._taps = tuple(taps)
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def make_folder(self) -> None:
+        """Where it is not there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, request_id: str) -> Path:
         return self._folder / f"{request_id}.json"

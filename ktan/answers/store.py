@@ -37,19 +37,35 @@ MANIFEST = "manifest.json"
 class AnswerStore:
     """Answers by sample digest. One process writes; opened by `open`."""
 
-    def __init__(self, folder: Path, manifest: AnswerManifest, *, older: bool = False) -> None:
-        """older: the manifest in `folder` is of an earlier format."""
+    def __init__(
+        self,
+        folder: Path,
+        manifest: AnswerManifest,
+        *,
+        older: bool = False,
+        read_only: bool = False,
+    ) -> None:
+        """older: the manifest in `folder` is of an earlier format. read_only: as in `open`."""
         self.folder = folder
         self.manifest = manifest
         self._older = older
+        self._read_only = read_only
         self._taps = {tap.name: tap for tap in manifest.taps}
         self._requests = Requests(folder / "requests", list(self._taps))
         self._held = HeldAnswers(folder, manifest.teacher_version, list(self._taps))
-        self._held.load(self.fold)
+        if not read_only:
+            self._requests.make_folder()
+            self._held.make_folders()
+        self._held.load(None if read_only else self.fold)
 
     @classmethod
-    def open(cls, folder: Path, manifest: AnswerManifest | None = None) -> "AnswerStore":
+    def open(
+        cls, folder: Path, manifest: AnswerManifest | None = None, *, read_only: bool = False
+    ) -> "AnswerStore":
         """Opens the store, or creates it for the teacher of `manifest`; reads all of it once.
+
+        read_only: nothing in `folder` is written, removed or created; what would do so later
+        raises ValueError.
 
         Raises UserError when the folder holds the answers of another teacher version or of other
         release settings, when it holds none and no manifest is given, and when a file does not
@@ -62,16 +78,17 @@ class AnswerStore:
             if manifest is not None and manifest != stored:
                 raise UserError(stored.difference(manifest, folder))
             manifest, older = stored, values["format"] != FORMAT
-        elif manifest is None:
+        elif manifest is None or read_only:
             raise UserError(f"{folder} holds no answers (no {MANIFEST})")
         else:
             folder.mkdir(parents=True, exist_ok=True)
             _write(manifest, path)
-        store = cls(folder, manifest, older=older)
-        # A crash between the answers and the end of their request leaves both files.
-        for request_id in store._requests.ids():
-            if request_id in store._held:
-                store._requests.end(request_id)
+        store = cls(folder, manifest, older=older, read_only=read_only)
+        if not read_only:
+            # A crash between the answers and the end of their request leaves both files.
+            for request_id in store._requests.ids():
+                if request_id in store._held:
+                    store._requests.end(request_id)
         return store
 
     def __len__(self) -> int:
@@ -95,6 +112,7 @@ class AnswerStore:
         All taps of the manifest when None. Raises ValueError for a request id that was used before
         or that cannot name a file, and for a tap that is unknown, there twice, or none at all.
         """
+        self._require_writable()
         names = self._names(taps)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"a request is for taps, each once, not for {list(names)}")
@@ -104,7 +122,7 @@ class AnswerStore:
 
     def pending(self) -> list[PendingRequest]:
         """Requests whose answers are not here; send them again under the same id, first of all."""
-        return self._requests.all()
+        return [begun for begun in self._requests.all() if begun.request_id not in self._held]
 
     def finish(
         self, request_id: str, answers: Mapping[str, np.ndarray], receipt: Mapping[str, Any]
@@ -114,6 +132,7 @@ class AnswerStore:
         Raises ValueError when the request was not begun, or a tap is missing, unknown or of
         another shape or dtype; nothing is written then.
         """
+        self._require_writable()
         begun = self._requests.get(request_id)
         if begun is None:
             raise ValueError(f"request {request_id} was not begun in {self.folder}")
@@ -125,6 +144,7 @@ class AnswerStore:
 
     def abandon(self, request_id: str) -> None:
         """Forgets a begun request that the service refused, and therefore did not charge."""
+        self._require_writable()
         self._requests.end(request_id)
 
     def fold(self) -> None:
@@ -133,6 +153,7 @@ class AnswerStore:
         `finish` and `open` do so by themselves whenever there is enough for one. Does nothing
         while another process folds.
         """
+        self._require_writable()
         self._become_current()
         self._held.fold()
 
@@ -142,6 +163,7 @@ class AnswerStore:
         Returns how many requests' answers were new here. Cut off, it goes on when called again.
         Raises UserError for another teacher's store, or while another process writes here.
         """
+        self._require_writable()
         if other.manifest != self.manifest:
             raise UserError(self.manifest.difference(other.manifest, self.folder))
         with exclusive(self.folder) as alone:
@@ -192,6 +214,10 @@ class AnswerStore:
         if digests is None:
             return self._held.receipts()
         return self._held.receipts(self._held.brought(checked(digests), self._names(taps)))
+
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise ValueError(f"{self.folder} was opened to be read only")
 
     def _become_current(self) -> None:
         """An earlier version must not take a store with shards for one without these answers."""

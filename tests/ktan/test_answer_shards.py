@@ -145,6 +145,59 @@ def test_more_files_than_a_process_can_map_are_folded_while_they_are_read(
     assert json.loads(path.read_text())["format"] == 2
 
 
+@pytest.mark.usefixtures("small")
+def test_a_store_that_is_opened_read_only_is_left_as_it_is(tmp_path: Path) -> None:
+    """One of the first format, with requests that would be folded, and one that would be ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "MOST_REQUESTS", 1000)
+        store = AnswerStore.open(tmp_path, MANIFEST)
+        fill(store)
+        store.begin("begun", DIGESTS[:2])
+    begun = (tmp_path / "requests" / "begun.json").read_text()
+    (tmp_path / "requests" / "r1.json").write_text(begun.replace("begun", "r1"))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    shutil.rmtree(tmp_path / "shards")
+    before = _content(tmp_path)
+    store = AnswerStore.open(tmp_path, read_only=True)
+    check(store)
+    assert [request.request_id for request in store.pending()] == ["begun"]
+    into = AnswerStore.open(tmp_path.with_name(f"{tmp_path.name}-into"), MANIFEST)
+    assert into.adopt(store) == 10
+    check(into)
+    for change in (
+        lambda: store.begin("new", DIGESTS[:1]),
+        lambda: store.finish("begun", {}, {}),
+        lambda: store.abandon("begun"),
+        store.fold,
+        lambda: store.adopt(into),
+    ):
+        with pytest.raises(ValueError, match="read only"):
+            change()
+    with pytest.raises(UserError, match="holds no answers"):
+        AnswerStore.open(tmp_path / "new", MANIFEST, read_only=True)
+    assert _content(tmp_path) == before
+
+
+@pytest.mark.usefixtures("small")
+def test_what_a_crash_left_beside_its_shard_stays_in_a_store_that_is_read_only(
+    tmp_path: Path,
+) -> None:
+    store = AnswerStore.open(tmp_path, MANIFEST)
+    fill(store, range(3))
+    chunk = tmp_path / "chunks" / "r0.safetensors"
+    content = chunk.read_bytes()
+    store.fold()
+    chunk.write_bytes(content)
+    before = _content(tmp_path)
+    check(AnswerStore.open(tmp_path, read_only=True), requests=3)
+    assert _content(tmp_path) == before
+
+
+def _content(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
 def test_killed_at_any_file_operation_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from ktan.answers import AnswerStore
 from ktan.digests import sample_digests
 from ktan.errors import UserError
 from privacy.receipts import Receipt
+from student_client.commands_answers import check
 from student_client.fetching import Pool, fetch
 from student_client.ledger_history import Contradiction, History
 from student_client.merging import merge_stores
@@ -57,6 +58,17 @@ def test_all_answers_and_receipts_come_and_again_nothing(stage, samples, tmp_pat
     spent = stage.service.spent
     ask(stage, both, samples, range(30))
     assert stage.service.spent == spent
+
+
+def test_merging_and_checking_leave_a_source_as_it_is(stage, samples, tmp_path, capsys):
+    one = tmp_path / "one"
+    ask(stage, one, samples, range(8))
+    (one / "shards").rmdir()
+    before = sorted((path, path.stat().st_mtime_ns) for path in one.rglob("*"))
+    assert merge_stores(tmp_path / "both", [one]).new == 2
+    check(one)
+    assert "2 answered, 0 under way" in capsys.readouterr().out
+    assert sorted((path, path.stat().st_mtime_ns) for path in one.rglob("*")) == before
 
 
 def test_a_store_that_grew_is_merged_again(stage, samples, tmp_path):
