@@ -10,8 +10,9 @@ Batch sizes, gradient norms and the training loss are private and neither shown 
 import copy
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from teacher_server.training.stack_state import StackState
 
 _STATE = "dp-sgd.safetensors"
 _CHECKPOINTS = 10
+_OVERRIDE = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def train_dp_sgd(
     asked after each step; KeyboardInterrupt follows a checkpoint.
 
     Raises UserError for a network in which one record's gradient depends on another record, or
-    that keeps statistics of its inputs, and for a charged run whose last state is not there.
+    that keeps statistics of its inputs, for a charged run whose last state is not there, and for an
+    environment in which sums of gradients would be rounded to TF32.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -111,7 +114,10 @@ def train_dp_sgd(
     every = max(1, recipe.run.steps // _CHECKPOINTS)
     # Opacus's hooks need no gradient of the inputs; torch warns of that once for each module.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    with _Clippers(network, recipe, samples, labels, source) as clippers:
+    with (
+        _full_float32(),
+        _Clippers(network, recipe, samples, labels, source) as clippers,
+    ):
         while state.step < recipe.run.steps:
             for group in inner.param_groups:
                 group["lr"] = learning_rate(recipe.learning_rate, state.step, recipe.run.steps)
@@ -132,6 +138,26 @@ def train_dp_sgd(
                 raise KeyboardInterrupt
     values = {**state.parameters, **state.buffers}
     return {name: value.detach().cpu().clone()[None] for name, value in values.items()}
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """No product is rounded to TF32 or bfloat16: a clipped gradient could then exceed its bound.
+
+    Raises UserError where the environment has torch round all the same.
+    """
+    if os.environ.get(_OVERRIDE, "0") != "0":
+        raise UserError(
+            f"{_OVERRIDE} is set, and dp-sgd needs products of all of float32's digits; unset it"
+        )
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 class _Clippers:

@@ -220,6 +220,26 @@ def test_a_network_that_draws_random_numbers_is_refused(chance):
         train_dp_sgd(torch.randn(4, 3, 16, 16), torch.zeros(4).long(), recipe, device=CPU)
 
 
+def test_products_keep_all_digits_of_float32(start, monkeypatch):
+    """TF32 rounds to 10 bits, and a clipped gradient could then be longer than its bound."""
+
+    def precision():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before, samples_and_labels, during = precision(), records(), []
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        train(*samples_and_labels, start, on_step=lambda _: during.append(precision()))
+        assert (during, precision()) == ([("highest", False)], ("high", True))
+        monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
+        with pytest.raises(UserError, match="TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set"):
+            train(*samples_and_labels, start)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def test_a_finished_run_that_was_charged_is_never_drawn_again(start, tmp_path):
     samples, labels = records()
     recipe = dataclasses.replace(RECIPE, run=DpSgdRun(0.5, 1.0, 12))
