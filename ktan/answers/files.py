@@ -23,6 +23,7 @@ from ktan.errors import UserError
 
 DIGESTS = "digests"
 TAP = "tap."
+ARRIVAL = "arrival"
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
     "I32": np.dtype(np.int32),
@@ -91,6 +92,23 @@ class AnswerFile:
             requests = json.loads(metadata["requests"])
             return [(request["request_id"], request["receipt"]) for request in requests]
         return [(metadata["request_id"], metadata["receipt"])]
+
+
+def arrival(path: Path) -> int:
+    """A file's place among those of one request each, in the order in which they came.
+
+    -1 where none was recorded, as in earlier versions, or where the file cannot be read: `read`
+    says what is wrong with it. Only its header is read.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                return -1
+            header = np.frombuffer(file.read(length), dtype=np.uint8)
+        return int(_metadata(header).get(ARRIVAL, -1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return -1
 
 
 def corrupt(path: Path) -> str:

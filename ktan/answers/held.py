@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ktan.answers.files import DIGESTS, TAP, AnswerFile, corrupt
+from ktan.answers.files import ARRIVAL, DIGESTS, TAP, AnswerFile, arrival, corrupt
 from ktan.answers.index import Digests, Positions, TapIndex
 from ktan.answers.shards import REQUEST, next_name, portions, ready, write_shard
 from ktan.durable import put_durably
@@ -38,6 +38,8 @@ class HeldAnswers:
         """Of one request each. Shards and these are numbered together, in the order of arrival."""
         self._numbers = itertools.count()
         self._loose_bytes = 0
+        self._arrivals = 0
+        """One more than the greatest of the files of one request each."""
         self._in_shards: set[str] = set()
         """Ids of requests."""
         self._index = {name: TapIndex() for name in taps}
@@ -90,8 +92,10 @@ class HeldAnswers:
             "request_id": request_id,
             "teacher_version": self._version,
             "receipt": json.dumps(receipt, sort_keys=True),
+            ARRIVAL: str(self._arrivals),
         }
         AnswerFile.write(path, arrays, metadata)
+        self._arrivals += 1
         self._admit_loose(AnswerFile.read(path, self._version))
 
     def fold(self) -> None:
@@ -100,20 +104,18 @@ class HeldAnswers:
         Does nothing while another process folds.
         """
         with exclusive(self.folder) as alone:
-            if not alone:
-                return
-            # Another process may have folded some meanwhile.
-            self._admit_new_shards()
-            for portion in portions(list(self._loose.values())):
-                path = self.shards / next_name(self.shards)
-                write_shard(path, portion, self._version)
-                self._admit_new_shards()
+            if alone:
+                self._fold_alone()
 
     def adopt(self, other: "HeldAnswers") -> int:
         """Copies the answers of another store's requests; returns how many requests were new.
 
-        Each file is durably here, or not at all, whenever this is cut off; the next call goes on.
+        For a process that is alone here. What is here is folded first: shards are searched in the
+        order in which they came, and before anything else, so that the first answer stays. Each
+        file is durably here, or not at all, whenever this is cut off; the next call goes on.
         """
+        self._fold_alone()
+        self._arrivals = max(self._arrivals, other._arrivals)
         known = set(self.requests)
         new = 0
         for file in (*other._shards.values(), *other._loose.values()):
@@ -176,11 +178,21 @@ class HeldAnswers:
         return self.chunks / f"{request_id}.safetensors"
 
     def _present_chunks(self) -> Iterator[AnswerFile]:
-        for path in sorted(self.chunks.glob("*.safetensors")):
+        paths = [(arrival(path), path) for path in self.chunks.glob("*.safetensors")]
+        for number, path in sorted(paths):
+            self._arrivals = max(self._arrivals, number + 1)
             try:
                 yield AnswerFile.read(path, self._version)
             except FileNotFoundError:
                 continue
+
+    def _fold_alone(self) -> None:
+        # Another process may have folded some meanwhile.
+        self._admit_new_shards()
+        for portion in portions(list(self._loose.values())):
+            path = self.shards / next_name(self.shards)
+            write_shard(path, portion, self._version)
+            self._admit_new_shards()
 
     def _file(self, number: int) -> AnswerFile:
         return self._loose[number] if number in self._loose else self._shards[number]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ktan.answers import AnswerManifest, AnswerStore, shards
+from ktan.answers.files import AnswerFile
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
 
@@ -93,6 +94,58 @@ def test_the_first_answer_stays_across_files(tmp_path: Path) -> None:
     for opened in (store, AnswerStore.open(tmp_path)):
         found = opened.answers(DIGESTS[:2], ["hint"])["hint"].numpy()
         np.testing.assert_array_equal(found, GIVEN["hint"][:2])
+
+
+def answer(store: AnswerStore, request_id: str, number: int) -> None:
+    """The hints of `number` as a request's answer about the first two samples."""
+    store.begin(request_id, DIGESTS[:2], ["hint"])
+    store.finish(request_id, {"hint": GIVEN["hint"][number : number + 2]}, {"entry": number})
+
+
+def answered(store: AnswerStore) -> np.ndarray:
+    return store.answers(DIGESTS[:2], ["hint"])["hint"].numpy()
+
+
+def test_the_first_answer_stays_when_the_store_is_opened_again(tmp_path: Path) -> None:
+    answer(AnswerStore.open(tmp_path, MANIFEST), "c", 0)
+    answer(AnswerStore.open(tmp_path), "b", 1)
+    store = AnswerStore.open(tmp_path)
+    answer(store, "a", 2)
+    for opened in (store, AnswerStore.open(tmp_path), AnswerStore.open(tmp_path, read_only=True)):
+        np.testing.assert_array_equal(answered(opened), GIVEN["hint"][:2])
+    AnswerStore.open(tmp_path).fold()
+    np.testing.assert_array_equal(answered(AnswerStore.open(tmp_path)), GIVEN["hint"][:2])
+
+
+def test_files_without_a_recorded_order_come_first_and_by_name(tmp_path: Path) -> None:
+    """As earlier versions read them."""
+    with pytest.MonkeyPatch.context() as patch:
+        write = AnswerFile.write
+        patch.setattr(
+            AnswerFile,
+            "write",
+            lambda path, arrays, metadata: write(
+                path, arrays, {name: text for name, text in metadata.items() if name != "arrival"}
+            ),
+        )
+        store = AnswerStore.open(tmp_path, MANIFEST)
+        answer(store, "d", 0)
+        answer(store, "c", 1)
+    answer(AnswerStore.open(tmp_path), "a", 2)
+    np.testing.assert_array_equal(answered(AnswerStore.open(tmp_path)), GIVEN["hint"][1:3])
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_the_first_answer_stays_when_another_store_is_adopted(tmp_path: Path, folded: bool) -> None:
+    into = AnswerStore.open(tmp_path / "into", MANIFEST)
+    answer(into, "b", 0)
+    source = AnswerStore.open(tmp_path / "source", MANIFEST)
+    answer(source, "a", 1)
+    if folded:
+        source.fold()
+    assert into.adopt(source) == 1
+    for opened in (into, AnswerStore.open(tmp_path / "into")):
+        np.testing.assert_array_equal(answered(opened), GIVEN["hint"][:2])
 
 
 def test_rows_stay_readable_while_their_files_are_folded(tmp_path: Path) -> None:
