@@ -86,9 +86,7 @@ class AnswerStore:
         store = cls(folder, manifest, older=older, read_only=read_only)
         if not read_only:
             # A crash between the answers and the end of their request leaves both files.
-            for request_id in store._requests.ids():
-                if request_id in store._held:
-                    store._requests.end(request_id)
+            store._end_answered()
         return store
 
     def __len__(self) -> int:
@@ -171,6 +169,7 @@ class AnswerStore:
                 raise UserError(f"another process works on {self.folder}; wait until it has ended")
             self._become_current()
             new = self._held.adopt(other._held)
+            self._end_answered()
             begun = set(self._requests.ids())
             for request in other.pending():
                 if request.request_id not in self._held and request.request_id not in begun:
@@ -214,6 +213,11 @@ class AnswerStore:
         if digests is None:
             return self._held.receipts()
         return self._held.receipts(self._held.brought(checked(digests), self._names(taps)))
+
+    def _end_answered(self) -> None:
+        for request_id in self._requests.ids():
+            if request_id in self._held:
+                self._requests.end(request_id)
 
     def _require_writable(self) -> None:
         if self._read_only:

@@ -148,6 +148,17 @@ def test_the_first_answer_stays_when_another_store_is_adopted(tmp_path: Path, fo
         np.testing.assert_array_equal(answered(opened), GIVEN["hint"][:2])
 
 
+def test_a_begun_request_ends_when_its_answers_are_adopted(tmp_path: Path) -> None:
+    into = AnswerStore.open(tmp_path / "into", MANIFEST)
+    into.begin("a", DIGESTS[:2], ["hint"])
+    into.begin("b", DIGESTS[:2], ["hint"])
+    source = AnswerStore.open(tmp_path / "source", MANIFEST)
+    answer(source, "a", 1)
+    assert into.adopt(source) == 1
+    assert [path.stem for path in (tmp_path / "into" / "requests").iterdir()] == ["b"]
+    assert [request.request_id for request in into.pending()] == ["b"]
+
+
 def test_rows_stay_readable_while_their_files_are_folded(tmp_path: Path) -> None:
     store = AnswerStore.open(tmp_path, MANIFEST)
     fill(store)
