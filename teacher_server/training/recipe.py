@@ -12,7 +12,7 @@ from ktan.precision import Precision
 
 @dataclass(frozen=True)
 class EnsembleRecipe:
-    """Public settings only."""
+    """Public settings, and whose states they are."""
 
     spec: NetworkSpec
     normalise: Normalisation
@@ -27,6 +27,9 @@ class EnsembleRecipe:
     seed: int
     stack: int
     """Teachers trained as one stacked computation; 1: one after another."""
+    dealing: str = ""
+    """Which training's states these are, and on which dealing of units: no other's are gone on with
+    or taken from another process. A digest of private ids: it stays on the secure host."""
 
     def fingerprint(self) -> str:
         """Differs for recipes that would not continue each other's states."""

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,10 +11,12 @@ from ktan.card_file import CARD_FILE
 from ktan.data import Dataset, Split, shards
 from ktan.teachers.stack import State
 from ktan.teachers.tsl import without_layers
+from privacy.ledger import require_bound
 from teacher_server.training.ensemble import train_ensemble
 from teacher_server.training.options import TeacherOptions
 from teacher_server.training.progress import training_bar
 from teacher_server.training.ranks import Ranks, waited
+from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.start import reference_state, without_leading_one
 from teacher_server.training.tsl import layer_recipe, train_teachers_layers
 from teacher_server.training.unfinished import Unfinished
@@ -32,7 +35,7 @@ def train_shards(
     """The trained teachers, name → [k, ...], without layers; see `train_ensemble`."""
     private = torch.from_numpy(work.parts.private)
     records, labels = work.dataset.samples[private], work.dataset.labels[private]
-    options, recipe = work.options, work.recipe
+    options, recipe = work.options, _own(work, unfinished)
     ids = work.dataset.unit_ids[work.parts.private]
     dealt = shards(ids, options.k, work.parts.recipe.seed)
     what = f"{options.k} teachers" if options.mode == "ensemble" else "teacher"
@@ -66,7 +69,7 @@ def train_layers_of(
         work.dataset,
         work.parts,
         work.options.mode,
-        layer_recipe(work.recipe, work.options.tsl_steps),
+        layer_recipe(_own(work, unfinished), work.options.tsl_steps),
         device=work.device,
         start=None if work.options.mode == "dp-sgd" else start,
         folder=unfinished.folder,
@@ -76,15 +79,22 @@ def train_layers_of(
     )
 
 
+def _own(work: Work, unfinished: Unfinished) -> EnsembleRecipe:
+    """The recipe of this training's states alone: a process of an earlier one may still live."""
+    return replace(work.recipe, dealing=f"{unfinished.version} {work.dealt_ids()}")
+
+
 def train_rank(
     dataset: Dataset, parts: Split, options: TeacherOptions, out: Path, ranks: Ranks
 ) -> None:
     """The stacks of a rank above 0, left in OUT.partial for rank 0, which makes the teacher.
 
-    It opens no ledger, and joins only a training with its own settings and split, which rank 0 has
-    compared with the ledger's. Nothing is done where the teacher is finished already.
+    It opens no ledger, and joins only a training with its own settings, split and unit ids, which
+    rank 0 has compared with the ledger's, on data that are bound to the same ledger. Nothing is
+    done where the teacher is finished already.
 
-    Raises UserError for other settings than the training's under way, KeyboardInterrupt on ctrl-C.
+    Raises UserError for other settings than the training's under way, a LedgerError for data that
+    belong to another ledger or to none, KeyboardInterrupt on ctrl-C.
     """
     options.check()
     work = plan_work(dataset, parts, options, ranks)
@@ -104,6 +114,7 @@ def train_rank(
     if not joined:
         return
     (unfinished,) = joined
+    require_bound(dataset.location, unfinished.ledger_id)
     start = None
     if options.start == "reference":
         start = without_leading_one(reference_state(work, unfinished, ranks)[0])

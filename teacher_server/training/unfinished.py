@@ -25,6 +25,8 @@ class Unfinished:
     folder: Path
     version: str
     """Drawn once: a resumed run makes the same teacher, and is charged once."""
+    ledger_id: str = ""
+    """Of the ledger that it was begun under."""
 
     @classmethod
     def open(cls, out: Path, settings: Mapping[str, Any], *, resume: bool) -> "Unfinished":
@@ -44,7 +46,7 @@ class Unfinished:
             version = secrets.token_hex(16)
             content = {"version": version, "settings": settings}
             write_durably(path, json.dumps(content, indent=2).encode())
-            return cls(folder, version)
+            return cls(folder, version, str(settings.get("ledger", "")))
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             version, previous = str(found["version"]), found["settings"]
@@ -53,7 +55,7 @@ class Unfinished:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged: delete {folder} and train anew") from error
         _require_same(folder, settings, previous)
-        return cls(folder, version)
+        return cls(folder, version, str(settings.get("ledger", "")))
 
     @classmethod
     def joined(cls, out: Path, settings: Mapping[str, Any]) -> "Unfinished | None":
@@ -70,9 +72,9 @@ class Unfinished:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / _RUN} is damaged: delete {folder}, train anew") from error
-        previous.pop("ledger", None)
+        ledger_id = str(previous.pop("ledger", ""))
         _require_same(folder, settings, previous)
-        return cls(folder, version)
+        return cls(folder, version, ledger_id)
 
     @classmethod
     def version_at(cls, out: Path) -> str | None:

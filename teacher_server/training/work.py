@@ -1,5 +1,7 @@
 """What a training is going to do, before it does anything."""
 
+import hashlib
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ktan.data import Augment, Dataset, Split
+from ktan.data import Augment, Dataset, Split, shards
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build, multiply_adds
 from ktan.precision import resolve_device
@@ -44,14 +46,30 @@ class Work:
     device: torch.device
 
     def identity(self) -> dict[str, Any]:
-        """What an interrupted training must have been started with to be gone on with."""
+        """What an interrupted training must have been started with to be gone on with.
+
+        It stays on the secure host: `split` and `private_ids` tell of the private units.
+        """
         return {
             **self.settings,
             "mode": self.options.mode,
             "teachers": self.options.k,
             "split": self.parts.to_json(),
+            "private_ids": self.dealt_ids(),
             "network": self.recipe.spec.to_json(),
         }
+
+    def dealt_ids(self) -> str:
+        """A SHA-256 of the private records' unit ids, in the order in which they are dealt.
+
+        Positions and counts do not tell another table of ids from this one.
+        """
+        ids = self.dataset.unit_ids[self.parts.private]
+        dealt = shards(ids, self.options.k, self.parts.recipe.seed)
+        digest = hashlib.sha256()
+        for part in dealt:
+            digest.update(json.dumps(ids[part].tolist()).encode())
+        return digest.hexdigest()
 
     def suit_threads(self) -> None:
         """One core an operation, where operations are small."""

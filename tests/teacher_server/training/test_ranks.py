@@ -10,11 +10,14 @@ import torch
 
 from ktan.data import DataSource, split
 from ktan.errors import UserError
+from privacy.errors import LedgerMismatch
 from teacher_server.opening import open_ledger, reopen_ledger
 from teacher_server.training import TeacherOptions, stack_run
 from teacher_server.training.ensemble import train_ensemble
 from teacher_server.training.ranks import Ranks
+from teacher_server.training.shards import train_rank, train_shards
 from teacher_server.training.unfinished import Unfinished
+from teacher_server.training.work import plan_work
 from teacher_server.under_ledger import train_under_ledger
 from tests.teacher_server.training.conftest import PLAN, RECIPE
 from tests.teacher_server.training.test_ensemble import CPU, DROPOUT, IMAGES, TABLE, K, records
@@ -189,6 +192,32 @@ def test_a_rank_joins_no_training_but_its_own(tmp_path):
     assert Unfinished.joined(tmp_path / "t", work) == begun
     with pytest.raises(UserError, match=r"other settings \(.*taps.*\)"):
         host.train("t", Ranks(1, 2))
+
+
+def test_a_rank_with_other_unit_ids_or_another_ledgers_data_is_refused(tmp_path):
+    host = Host(tmp_path)
+    dataset = host.source.load()
+    parts = split(dataset, RECIPE)
+    settings = plan_work(dataset, parts, host.options).identity()
+    # As many units, of which other ones share a shard.
+    other = dataclasses.replace(dataset, unit_ids=dataset.unit_ids[::-1].copy())
+    Unfinished.open(tmp_path / "t", settings | {"ledger": "ff" * 16}, resume=False)
+    with pytest.raises(UserError, match=r"other settings \(private_ids\)"):
+        train_rank(other, parts, host.options, tmp_path / "t", Ranks(1, 2))
+    with pytest.raises(LedgerMismatch):
+        train_rank(dataset, parts, host.options, tmp_path / "t", Ranks(1, 2))
+
+
+def test_stacks_of_an_earlier_training_are_not_taken(tmp_path):
+    """A process that outlived the deletion of its folder writes into the next one's."""
+    host = Host(tmp_path)
+    dataset = host.source.load()
+    options = dataclasses.replace(host.options, taps=("logits",))
+    work = plan_work(dataset, split(dataset, RECIPE), options)
+    train_shards(work, Unfinished(tmp_path, "old"), None, Ranks(1, 2), whole=False, progress=False)
+    assert (tmp_path / "stack-0001.safetensors").exists()
+    with pytest.raises(UserError, match="other options"):
+        train_shards(work, Unfinished(tmp_path, "new"), None, Ranks(0, 2), progress=False)
 
 
 @pytest.mark.parametrize("mode", ["dp-sgd", "single"])
