@@ -99,18 +99,22 @@ def _read_chunk(file: Path, evidence: Evidence) -> None:
     # Weights and checkpoints lie beside the answers, in the same format.
     if not isinstance(metadata, dict) or not metadata.keys() & {"receipt", "requests"}:
         return
-    try:
-        if "requests" in metadata:
-            found = [request["receipt"] for request in json.loads(metadata["requests"])]
-        else:
-            found = [metadata["receipt"]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        evidence.damaged.append((file, f"its metadata hold no receipts of this format: {error}"))
-        return
-    for receipt in found:
+    # Each by itself: what cannot be read hides nothing of what stands beside it.
+    entries = [metadata] if "receipt" in metadata else []
+    if "requests" in metadata:
         try:
-            evidence.receipts.append((file, Receipt.from_json(json.loads(receipt))))
+            requests = json.loads(metadata["requests"])
+            if not isinstance(requests, list) or not requests:
+                raise ValueError("its requests are no list, or an empty one")
+            entries += requests
         except (ValueError, TypeError, RecursionError) as error:
+            evidence.damaged.append(
+                (file, f"its metadata hold no receipts of this format: {error}")
+            )
+    for entry in entries:
+        try:
+            evidence.receipts.append((file, Receipt.from_json(json.loads(entry["receipt"]))))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             evidence.damaged.append((file, f"its metadata hold no receipt of this format: {error}"))
 
 

@@ -77,6 +77,9 @@ def chunk(path: Path, header: bytes) -> None:
         b'{"__metadata__":{"receipt":"{"}}',
         b'{"__metadata__":{"receipt":"[]"}}',
         b'{"__metadata__":{"receipt":3}}',
+        b'{"__metadata__":{"requests":"{}"}}',
+        b'{"__metadata__":{"requests":"[]"}}',
+        b'{"__metadata__":{"requests":"[{}]"}}',
         b"\xff",
     ],
 )
@@ -85,6 +88,19 @@ def test_a_chunk_whose_receipt_cannot_be_read_is_reported(tmp_path, header) -> N
     [(file, why)] = read_receipts(tmp_path).damaged
     assert file == tmp_path / "r1.safetensors"
     assert "Error" not in why
+
+
+@pytest.mark.parametrize("requests", ["{}", "[]", "3", "{", [{}], [3], [{"receipt": 3}]])
+def test_what_cannot_be_read_hides_no_receipt_beside_it(original, tmp_path, requests) -> None:
+    one, other = (json.dumps(receipt.to_json()) for receipt in original.receipts[:2])
+    metadata = {"receipt": one, "requests": requests}
+    if isinstance(requests, list):
+        metadata["requests"] = json.dumps([*requests, {"receipt": other}])
+    chunk(tmp_path / "r1.safetensors", json.dumps({"__metadata__": metadata}).encode())
+    evidence = read_receipts(tmp_path)
+    kept = original.receipts[: 2 if isinstance(requests, list) else 1]
+    assert [receipt for _, receipt in evidence.receipts] == list(kept)
+    assert len(evidence.damaged) == 1
 
 
 @pytest.mark.parametrize("header", [b"{}", b"[]", b'{"__metadata__":{"epoch":"3"}}'])
