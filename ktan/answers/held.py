@@ -124,9 +124,14 @@ class HeldAnswers:
                 continue
             one = file.path.parent.name == CHUNKS
             path = self.chunks / file.path.name if one else self.shards / next_name(self.shards)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            shutil.copyfile(file.path, partial)
-            put_durably(partial, path)
+            # Here alone, where whoever is alone may sweep: others write to the chunks meanwhile.
+            partial = self.shards / f".{path.name}.{os.getpid()}.tmp"
+            try:
+                shutil.copyfile(file.path, partial)
+                put_durably(partial, path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
             copied = AnswerFile.read(path, self._version)
             self._admit_loose(copied) if one else self._admit_shard(copied)
             known |= ids
@@ -187,6 +192,9 @@ class HeldAnswers:
                 continue
 
     def _fold_alone(self) -> None:
+        for rest in self.shards.glob(".*.tmp"):
+            # Of a process that was killed.
+            rest.unlink(missing_ok=True)
         # Another process may have folded some meanwhile.
         self._admit_new_shards()
         for portion in portions(list(self._loose.values())):

@@ -159,6 +159,39 @@ def test_a_begun_request_ends_when_its_answers_are_adopted(tmp_path: Path) -> No
     assert [request.request_id for request in into.pending()] == ["b"]
 
 
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_copy_that_is_cut_off_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folded: bool
+) -> None:
+    """Neither by an error, nor, once the next merge is through, by a kill."""
+    into = AnswerStore.open(tmp_path / "into", MANIFEST)
+    source = AnswerStore.open(tmp_path / "source", MANIFEST)
+    answer(source, "a", 1)
+    if folded:
+        source.fold()
+
+    def full(_: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    def rest() -> list[Path]:
+        return list((tmp_path / "into").rglob(".*"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            into.adopt(source)
+    assert rest() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(OSError, match="No space"):
+            into.adopt(source)
+    assert len(rest()) == 1
+    assert into.adopt(source) == 1
+    assert rest() == []
+
+
 def test_rows_stay_readable_while_their_files_are_folded(tmp_path: Path) -> None:
     store = AnswerStore.open(tmp_path, MANIFEST)
     fill(store)
