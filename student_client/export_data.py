@@ -13,7 +13,6 @@ from student_client.public_data import PublicData, check_suits
 from student_client.student_card import StudentCard
 
 _Options = TypeVar("_Options", DataSource, SplitRecipe)
-_COMMANDS = ("train", "compare")
 
 
 def public_data_of(
@@ -35,13 +34,19 @@ def public_data_of(
 
 def _recorded(folder: Path) -> dict[str, Any]:
     """Options of the command that made the student; empty where there is no record."""
-    for home in (folder, *folder.absolute().parents[:2]):
-        if (home / CONFIG).is_file():
-            tables = tomllib.loads((home / CONFIG).read_text(encoding="utf-8"))
-            for command in _COMMANDS:
-                if command in tables:
-                    found: dict[str, Any] = tables[command]
-                    return found
+    home = folder.absolute()
+    if home.name == "student":
+        home = home.parent
+    homes = {"train": home}
+    if home.parent.name == "runs":
+        # A comparison has one record, above the runs of its students.
+        homes["compare"] = home.parent.parent
+    for command, place in homes.items():
+        if (place / CONFIG).is_file():
+            tables = tomllib.loads((place / CONFIG).read_text(encoding="utf-8"))
+            if command in tables:
+                found: dict[str, Any] = tables[command]
+                return found
     return {}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,3 +246,20 @@ def test_a_runs_own_data_is_found(run, public, tmp_path):
     # What is given goes before the record.
     other = public_data_of(run, card, DataSource(), SplitRecipe(seed=4))
     assert not torch.equal(other.unlabelled, public.unlabelled)
+
+
+def test_another_runs_record_is_not_taken(run, public, tmp_path):
+    _, card = read_student(run)
+    write_config(tmp_path, {**SETTINGS, "split-seed": 7})
+    given_away = tmp_path / "given-away"
+    shutil.copytree(run / "student", given_away)
+    found = public_data_of(given_away, card, DATA, replace(RECIPE, seed=0))
+    expected = PublicData.load(DATA, replace(RECIPE, seed=0))
+    assert torch.equal(found.unlabelled, expected.unlabelled)
+    (tmp_path / "config.toml").unlink()
+    write_config(tmp_path, SETTINGS, "compare")
+    compared = tmp_path / "runs" / "local-none-0" / "student"
+    shutil.copytree(run / "student", compared)
+    for folder in (compared, compared.parent):
+        found = public_data_of(folder, card, DataSource(), SplitRecipe())
+        assert torch.equal(found.unlabelled, public.unlabelled)
