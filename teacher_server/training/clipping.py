@@ -72,7 +72,9 @@ class Clipper:
             if parameter not in pairs
             and (gradients := getattr(parameter, "grad_sample", None)) is not None
         }
-        norms = {parameter: _norms(values.flatten(1)) for parameter, values in whole.items()}
+        norms: dict[Any, Tensor] = {
+            parameter: _norms(values.flatten(1)) for parameter, values in whole.items()
+        }
         norms |= {weight: _product_norm(*pair) for weight, pair in pairs.items()}
         for parameter, found in norms.items():
             if len(found) != len(labels):

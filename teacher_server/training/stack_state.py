@@ -30,8 +30,7 @@ class StackState:
             tensors.update({f"{slot}.{names[number]}": value for slot, value in slots.items()})
         plain = {n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()}
         notes = {"step": str(self.step), "recipe": fingerprint}
-        write_durably(path, safetensors.torch.save(plain, notes))
-        path.chmod(0o600)
+        write_durably(path, safetensors.torch.save(plain, notes), mode=0o600)
 
     def load(self, path: Path, fingerprint: str, *, frozen: bool = False) -> None:
         """Restores what `save` wrote. Raises UserError for another recipe's or a damaged file.

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from ktan.errors import UserError
 from ktan.teachers.stack import State, new_states
 from teacher_server.training.ensemble import train_ensemble
 from teacher_server.training.ranks import Ranks, waited
@@ -18,8 +19,18 @@ _RATE = 1e-3
 def reference_state(work: Work, unfinished: Unfinished, ranks: Ranks) -> tuple[State, str]:
     """The public reference network, name → [1, ...], and what it is.
 
-    Rank 0 trains it, the others wait for it: trained twice, it may differ in the last bit.
+    Rank 0 trains it, the others wait for it: trained twice, it may differ in the last bit. Raises
+    UserError where the training that they wait for is gone.
     """
+
+    def others() -> State | None:
+        if not unfinished.folder.exists():
+            raise UserError(
+                f"{unfinished.folder} is gone: another process has finished or deleted this "
+                "training; see whether the teacher is there, or train anew"
+            )
+        return unfinished.reference()
+
     labelled = torch.from_numpy(work.parts.labelled)
     steps = work.options.reference_steps
     # Behind a dp-sgd teacher no reference says in which frame a layer speaks.
@@ -29,7 +40,7 @@ def reference_state(work: Work, unfinished: Unfinished, ranks: Ranks) -> tuple[S
         layers = fresh_layers(taps, work.recipe, 1)
         return {**fresh, **layers}, "the norms of a network that nobody trained,"
     origin = f"the norms of a network trained on {len(labelled)} public labels,"
-    kept = unfinished.reference() if ranks.rank == 0 else waited(unfinished.reference)
+    kept = unfinished.reference() if ranks.rank == 0 else waited(others)
     if kept is not None:
         return kept, origin
     recipe = replace(

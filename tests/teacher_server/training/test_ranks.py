@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from teacher_server.training import TeacherOptions, stack_run
 from teacher_server.training.ensemble import train_ensemble
 from teacher_server.training.ranks import Ranks
 from teacher_server.training.shards import train_rank, train_shards
+from teacher_server.training.start import reference_state
 from teacher_server.training.unfinished import Unfinished
 from teacher_server.training.work import plan_work
 from teacher_server.under_ledger import train_under_ledger
@@ -206,6 +208,28 @@ def test_a_rank_with_other_unit_ids_or_another_ledgers_data_is_refused(tmp_path)
         train_rank(other, parts, host.options, tmp_path / "t", Ranks(1, 2))
     with pytest.raises(LedgerMismatch):
         train_rank(dataset, parts, host.options, tmp_path / "t", Ranks(1, 2))
+
+
+def test_nobody_waits_for_the_reference_of_a_training_that_is_gone(tmp_path):
+    host = Host(tmp_path)
+    dataset = host.source.load()
+    work = plan_work(dataset, split(dataset, RECIPE), host.options)
+    with pytest.raises(UserError, match="is gone"):
+        reference_state(work, Unfinished(tmp_path / "t.partial", "a"), Ranks(1, 2))
+
+
+def test_states_are_their_owners_alone_from_the_first_byte(tmp_path, monkeypatch):
+    modes = []
+    replace = Path.replace
+
+    def looked_at(path, target):
+        modes.append(path.stat().st_mode & 0o777)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", looked_at)
+    samples, labels, shards = records(TABLE)
+    train_ensemble(samples, labels, shards, TABLE, device=CPU, folder=tmp_path)
+    assert set(modes) == {0o600}
 
 
 def test_stacks_of_an_earlier_training_are_not_taken(tmp_path):
