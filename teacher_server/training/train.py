@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ktan.card_file import CARD_FILE
 from ktan.data import Dataset, Split
 from ktan.errors import UserError
 from ktan.teachers import TeacherCard, folder_contents, require_free, write_folder
@@ -60,19 +61,25 @@ def train_teacher(
     """Trains on `parts.private`, writes the folder `out`, returns its card.
 
     ctrl-C leaves the state of training in `OUT.partial`, and `resume` goes on from it to the same
-    weights (a `dp-sgd` teacher: with fresh noise, under the same version and charge). This is rank
-    0 of `ranks`, and waits for the others' stacks (`shards.train_rank`).
+    weights (a `dp-sgd` teacher: with fresh noise, under the same version and charge); where the
+    last thing that it did was to write `out`, the teacher there is what it makes. This is rank 0 of
+    `ranks`, and waits for the others' stacks (`shards.train_rank`).
 
     Raises UserError for options that contradict one another or the data, KeyboardInterrupt on
     ctrl-C, and what `custody.charge` raises.
     """
-    require_free(out)
+    finished = _finished(out) if resume else None
+    if finished is None:
+        require_free(out)
     options.check()
     work = plan_work(dataset, parts, options, ranks)
     if options.mode == "dp-sgd":
         _require_protected_units(custody)
     same = work.identity() | {"ledger": custody.ledger_id}
     unfinished = Unfinished.open(out, same, resume=resume)
+    if finished is not None:
+        unfinished.discard()
+        return finished
     work.suit_threads()
     reference_weights, origin = reference_state(work, unfinished, ranks)
     reference = measure_reference(
@@ -120,6 +127,14 @@ def train_teacher(
     write_folder(out, card, weights, alignments, {MAC_FILE: sealed})
     unfinished.discard()
     return card
+
+
+def _finished(out: Path) -> TeacherCard | None:
+    """The card in `out`, which is written whole, where it is of the training at OUT.partial."""
+    if not (out / CARD_FILE).exists():
+        return None
+    card = TeacherCard.read(out)
+    return card if card.version == Unfinished.version_at(out) else None
 
 
 def _train(

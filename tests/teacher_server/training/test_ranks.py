@@ -1,6 +1,7 @@
 """Several processes train one ensemble: the same bytes as one, whoever dies on the way."""
 
 import dataclasses
+import json
 import os
 import signal
 import traceback
@@ -138,8 +139,8 @@ class Host:
         finally:
             os._exit(code)
 
-    def content(self, name):
-        return [(self.place / name / file).read_bytes() for file in self.files]
+    def content(self, name, files=files):
+        return [(self.place / name / file).read_bytes() for file in files]
 
 
 def _signal_at(number, signal_number):
@@ -208,6 +209,29 @@ def test_a_rank_with_other_unit_ids_or_another_ledgers_data_is_refused(tmp_path)
         train_rank(other, parts, host.options, tmp_path / "t", Ranks(1, 2))
     with pytest.raises(LedgerMismatch):
         train_rank(dataset, parts, host.options, tmp_path / "t", Ranks(1, 2))
+
+
+def test_a_teacher_that_was_written_before_the_end_came_is_finished(tmp_path, monkeypatch):
+    host, taps = Host(tmp_path), ("logits",)
+    with monkeypatch.context() as patched:
+        patched.setattr(Unfinished, "discard", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            host.train("t", Ranks(0, 1), taps=taps)
+    written = host.content("t", host.files[:1])
+    with pytest.raises(UserError, match=r"other settings \(batch\)"):
+        host.train("t", Ranks(0, 1), taps=taps, batch=7)
+    card = host.train("t", Ranks(0, 1), taps=taps)
+    assert card.to_json() == json.loads((tmp_path / "t" / "card.json").read_text())
+    assert host.content("t", host.files[:1]) == written
+    assert not (tmp_path / "t.partial").exists()
+    # Of another training nothing is overwritten.
+    Unfinished.open(tmp_path / "t", {}, resume=False)
+    with pytest.raises(UserError, match="not empty"):
+        host.train("t", Ranks(0, 1), taps=taps)
+
+
+def killed(_unfinished):
+    raise RuntimeError("killed")
 
 
 def test_nobody_waits_for_the_reference_of_a_training_that_is_gone(tmp_path):
