@@ -22,6 +22,7 @@ from privacy.noise import DiscreteGaussian
 from privacy.receipts import Receipt, verify
 from protos import ERROR_DOMAIN, Reason, from_message, teacher_pb2, teacher_pb2_grpc, to_message
 from teacher_server.answering import Answerer
+from teacher_server.service import AuditService, TeacherService
 from tests.teacher_server.running_service import CHARGE, CLASSES, FACE, MENU, images, query
 
 Code = grpc.StatusCode
@@ -57,6 +58,15 @@ def test_describe_says_what_is_asked_answered_and_paid(service):
     assert (face.promise.epsilon, face.promise.delta) == (4.0, 1e-5)
     assert face.promise.adjacency == "replace-one"
     assert face.ledger_public_key == service.ledger.public_key
+
+
+@pytest.mark.parametrize("service_class", [TeacherService, AuditService])
+def test_every_call_of_the_protocol_is_answered_by_us(service_class):
+    """The generated base classes refuse each call; none of theirs is left."""
+    (generated,) = service_class.__bases__
+    calls = {name for name in vars(generated) if not name.startswith("_")}
+    assert calls
+    assert calls <= set(vars(service_class))
 
 
 def test_an_answer_is_the_mean_plus_noise_of_the_published_size(service):
