@@ -156,6 +156,10 @@ def test_the_command_says_all_exits_and_exports_one(finished, tmp_path, monkeypa
     assert f"Exits {', '.join(figures)}" in said
     command("export", out, "--exit", 1, "--out", tmp_path / "given")
     assert read_student(tmp_path / "given")[1].cut_at.path == "features.layer1"
+    # The exporter refuses a model whose logits are not those of the exit.
+    command("export", tmp_path / "run", "--exit", 1, "--format", "torch-export", "--out",
+            tmp_path / "program")  # fmt: skip
+    assert (tmp_path / "program/student.pt2").stat().st_size > 0
 
 
 def test_beside_a_teacher_exits_learn_from_what_its_answers_taught(stage, tmp_path):
