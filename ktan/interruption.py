@@ -9,23 +9,27 @@ from typing import Any
 class Interruption:
     """Within, the first ctrl-C sets `asked`; a second one interrupts at once.
 
-    Outside the main thread, where Python delivers no signals, nothing changes.
+    SIGTERM, by which batch systems and torchrun end a process, sets it too, however often it comes:
+    it often follows a ctrl-C. Outside the main thread, where Python delivers no signals, nothing
+    changes.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._ask)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, previous in self._previous.items():
+            if previous is not None:
+                signal.signal(number, previous)

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
+from ktan.ranks import Ranks
 from ktan.teachers import TeacherCard
 from privacy.errors import PrivacyError, plainly
 from privacy.noise import DEFAULT_NOISE, NoiseName
@@ -26,7 +27,6 @@ from teacher_server.options import ServeOptions
 from teacher_server.rehearsal.command import rehearse
 from teacher_server.serving import run_service
 from teacher_server.training import TeacherOptions
-from teacher_server.training.ranks import Ranks
 from teacher_server.under_ledger import evaluate_teacher, train_under_ledger
 
 app = App(

@@ -14,6 +14,7 @@ from ktan.data import Dataset, DataSource, SplitRecipe
 from ktan.data.split import split
 from ktan.errors import UserError
 from ktan.networks import multiply_adds
+from ktan.ranks import ALONE, Ranks
 from ktan.teachers import TeacherCard, TeacherModels
 from ktan.threads import suit_threads
 from privacy.composition import DpSgdRun
@@ -22,7 +23,6 @@ from privacy.ledger import Ledger, require_bound
 from teacher_server.ledger_folder import SPLIT_FILE
 from teacher_server.opening import reopen_ledger
 from teacher_server.training import Custody, TeacherOptions, train_teacher
-from teacher_server.training.ranks import ALONE, Ranks
 from teacher_server.training.shards import train_rank
 from teacher_server.training.unfinished import Unfinished
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ktan.data.split import Indices
 from ktan.errors import UserError
+from ktan.ranks import ALONE, Ranks, waited
 from ktan.teachers.stack import Stack, State, new_states, state_slice
-from teacher_server.training.ranks import ALONE, Ranks, waited
 from teacher_server.training.recipe import EnsembleRecipe, seed_of
 from teacher_server.training.stack_run import Learner, StackRun
 from teacher_server.training.stack_state import step_of

@@ -3,15 +3,11 @@
 A private loss or accuracy on a screen would be a release that nothing has charged.
 """
 
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from types import FrameType
-from typing import Any
 
 from tqdm import tqdm
 
@@ -37,32 +33,11 @@ def training_bar(
         with lock:
             bar.update(teachers)
 
-    with Interruption() as interruption, _Termination() as termination, bar:
+    with Interruption() as interruption, bar:
         try:
-            yield lambda: interruption.asked or termination.asked, on_step
+            yield lambda: interruption.asked, on_step
         except KeyboardInterrupt:
             # Before the message: a bar that is still open is drawn again after it.
             bar.close()
             print(f"the state is kept in {folder}; go on with --resume", file=sys.stderr)
             raise
-
-
-class _Termination:
-    """Within, SIGTERM sets `asked`, however often it comes: it often follows a ctrl-C."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._previous: Any = None
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-
-    def __enter__(self) -> "_Termination":
-        # Elsewhere Python delivers no signals.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)

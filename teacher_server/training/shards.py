@@ -9,13 +9,13 @@ import torch
 
 from ktan.card_file import CARD_FILE
 from ktan.data import Dataset, Split, shards
+from ktan.ranks import Ranks, waited
 from ktan.teachers.stack import State
 from ktan.teachers.tsl import without_layers
 from privacy.ledger import require_bound
 from teacher_server.training.ensemble import train_ensemble
 from teacher_server.training.options import TeacherOptions
 from teacher_server.training.progress import training_bar
-from teacher_server.training.ranks import Ranks, waited
 from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.start import reference_state, without_leading_one
 from teacher_server.training.tsl import layer_recipe, train_teachers_layers

@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 
 from ktan.errors import UserError
+from ktan.ranks import Ranks, waited
 from ktan.teachers.stack import State, new_states
 from teacher_server.training.ensemble import train_ensemble
-from teacher_server.training.ranks import Ranks, waited
 from teacher_server.training.tsl import fresh_layers, layer_recipe, train_layers
 from teacher_server.training.unfinished import Unfinished
 from teacher_server.training.work import Work

@@ -13,6 +13,7 @@ import torch
 from ktan.card_file import CARD_FILE
 from ktan.data import Dataset, Split
 from ktan.errors import UserError
+from ktan.ranks import ALONE, Ranks
 from ktan.teachers import TeacherCard, folder_contents, require_free, write_folder
 from ktan.teachers.stack import State
 from ktan.teachers.tsl import without_layers
@@ -22,7 +23,6 @@ from teacher_server.training.dp_sgd import DpSgdRecipe, train_dp_sgd
 from teacher_server.training.integrity import MAC_FILE, Mac, seal, weights_mac
 from teacher_server.training.options import TeacherOptions
 from teacher_server.training.progress import training_bar
-from teacher_server.training.ranks import ALONE, Ranks
 from teacher_server.training.reference import align_teachers, measure_reference
 from teacher_server.training.shards import train_layers_of, train_shards
 from teacher_server.training.start import reference_state, without_leading_one

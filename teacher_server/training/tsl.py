@@ -20,6 +20,7 @@ from torch import Tensor
 from ktan.data import Dataset, Split, shards
 from ktan.data.split import Indices
 from ktan.networks import NetworkSpec, build
+from ktan.ranks import ALONE, Ranks
 from ktan.tap_reader import tap_shapes
 from ktan.taps import Tap
 from ktan.teachers import Mode, Stack
@@ -27,7 +28,6 @@ from ktan.teachers.stack import State
 from ktan.teachers.tsl import PARTS, layer_in, layer_name, new_layer, without_layers
 from teacher_server.training.ensemble import train_stacks
 from teacher_server.training.progress import training_bar
-from teacher_server.training.ranks import ALONE, Ranks
 from teacher_server.training.recipe import EnsembleRecipe, seed_of
 
 _BATCH = 32

@@ -13,6 +13,7 @@ from ktan.data import Augment, Dataset, Split, shards
 from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build, multiply_adds
 from ktan.precision import resolve_device
+from ktan.ranks import ALONE, Ranks
 from ktan.tap_reader import tap_shapes
 from ktan.taps import Tap, parse_taps
 from ktan.threads import suit_threads
@@ -22,7 +23,6 @@ from teacher_server.training.options import (
     chosen_network,
     chosen_optimiser,
 )
-from teacher_server.training.ranks import ALONE, Ranks
 from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.reference import is_aligned, needs_public, public_normalisation
 from teacher_server.training.stack_height import stack_height

@@ -12,11 +12,11 @@ import torch
 
 from ktan.data import DataSource, split
 from ktan.errors import UserError
+from ktan.ranks import Ranks
 from privacy.errors import LedgerMismatch
 from teacher_server.opening import open_ledger, reopen_ledger
 from teacher_server.training import TeacherOptions, stack_run
 from teacher_server.training.ensemble import train_ensemble
-from teacher_server.training.ranks import Ranks
 from teacher_server.training.shards import train_rank, train_shards
 from teacher_server.training.start import reference_state
 from teacher_server.training.unfinished import Unfinished

@@ -1,10 +1,11 @@
-"""Which part of an ensemble's training is this process's, where several share it.
+"""Which of several processes this is, where they share one training.
 
-Stacks of teachers are dealt by their number: rank r of n trains the stacks r, r + n, r + 2n, ... A
-stack's weights are a function of its own shards and of public settings, never of who trains it, so
-any number of ranks makes the same teachers. Ranks tell one another nothing but what stands in the
+An ensemble's private teachers are dealt in stacks (`teacher_server.training.shards`): a stack's
+weights are a function of its own shards and of public settings, never of who trains it, so any
+number of ranks makes the same teachers. Those ranks tell one another nothing but what stands in the
 files of OUT.partial, on storage that all of them see: no weights cross a network by themselves, and
-who dies leaves what was written.
+who dies leaves what was written. Ranks that train one public student together share each step, and
+do talk (`ktan.parallel`).
 """
 
 import os
@@ -24,7 +25,7 @@ _PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `count` processes; rank 0 also opens the ledger and writes the card."""
+    """One of `count` processes; rank 0 also does what is to be done once, and writes the result."""
 
     rank: int = 0
     count: int = 1
