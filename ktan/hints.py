@@ -1,10 +1,13 @@
 """Hints on one scale, whatever the teacher's unit and bound are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ktan.data_parts import Rows
+from ktan.parts import mean_over
 from ktan.teacher import AnswerTap
 
 
@@ -27,13 +30,22 @@ class HintScale:
     """The centre on each device that asked: a copy from the host in every step would stall it."""
 
     @classmethod
-    def of(cls, tap: AnswerTap, answers: Tensor) -> "HintScale":
-        """`answers`: float32 [n, *tap.shape], n >= 1."""
-        over = tuple(d for d in range(answers.ndim) if d != 1)
-        centre = answers.mean(dim=over, keepdim=True)[0]
-        scale = float((answers - centre).square().mean().sqrt())
+    def of(
+        cls,
+        tap: AnswerTap,
+        *answers: Rows,
+        seen: Callable[..., Tensor] = lambda read: read,
+    ) -> "HintScale":
+        """`answers`: float32 [n, *tap.shape], n >= 1; read in parts, and never all in memory.
+
+        `seen`: what is to be measured, float32 [b, m] or [b, c, h, w], made of a part of each of
+        `answers`; of one it is that itself. Mean and variance are those of each part in float32,
+        and over the parts in float64.
+        """
+        centre = mean_over(lambda *read: _centre(seen(*read)), *answers)
+        variance = mean_over(lambda *read: (seen(*read) - centre).square_().mean(), *answers)
         # Few answers may by chance vary less than their noise does; constant ones not at all.
-        scale = max(scale, tap.noise_sd) or 1.0
+        scale = max(float(variance.sqrt()), tap.noise_sd) or 1.0
         return cls(centre, scale, tap.noise_sd / scale)
 
     def standardise(self, hints: Tensor) -> Tensor:
@@ -42,3 +54,8 @@ class HintScale:
         if device not in self._centres:
             self._centres[device] = self.centre.to(device, torch.float32)
         return (hints - self._centres[device]) / self.scale
+
+
+def _centre(part: Tensor) -> Tensor:
+    over = tuple(d for d in range(part.ndim) if d != 1)
+    return part.mean(dim=over, keepdim=True)[0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ktan.data_parts import Rows
 from ktan.errors import UserError
 from ktan.methods import Binding, Method, Objective
 from ktan.networks import NetworkSpec, build, stages_of
@@ -32,7 +33,7 @@ def bind_method(
     spec: NetworkSpec,
     taps: Mapping[str, AnswerTap],
     given: Mapping[str, tuple[str, ...]],
-    values: Mapping[str, Tensor],
+    values: Mapping[str, Rows],
     seed: int,
 ) -> Objective:
     """The method bound to the student; `given` paths go before paired ones.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from ktan.curves import plot_curves
@@ -18,6 +19,7 @@ from ktan.methods import Method
 from ktan.methods.combination import method_options
 from ktan.networks import NetworkSpec, count_parameters, multiply_adds
 from ktan.networks.exits import ExitHead, exit_multiply_adds
+from ktan.parts import parts
 from ktan.precision import resolve_device
 from ktan.tap_reader import read_taps
 from ktan.trainer import TrainerOptions
@@ -185,5 +187,6 @@ def label_accuracy(public: PublicData, chosen: Chosen, answers: Answers) -> floa
     known = truth >= 0
     if not opinions or not bool(known.any()):
         return None
-    hits = (opinions[0].argmax(dim=1) == truth) & known
+    told = torch.cat([read.argmax(dim=1) for (read,) in parts(opinions[0])])
+    hits = (told == truth) & known
     return float(hits.sum() / known.sum())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ktan.answers import AnswerStore
+from ktan.data_parts import Rows
 from ktan.digests import sample_digests
 from ktan.teacher import AnswerTap
 from ktan.teachers import LocalTeacher
@@ -41,8 +42,8 @@ from student_client.verification import Verifier
 class Answers:
     """Answers to the chosen samples, in their order, and under what they were given."""
 
-    values: Mapping[str, Tensor]
-    """Tap → float32 [n, ...]."""
+    values: Mapping[str, Rows]
+    """Tap → float32 [n, ...]; of a service read from its store's files in step with the samples."""
     provenance: Provenance
     charged: int
     """Samples that were ever charged for them; 0 where answers are free."""
@@ -61,7 +62,7 @@ class Source(Protocol):
         ...
 
     def answers(self, public: PublicData, chosen: Chosen) -> Answers:
-        """The answers, which may cost something."""
+        """The answers, which may cost something; more, maybe, than memory holds."""
         ...
 
     def stored(self, public: PublicData, chosen: Chosen) -> Tensor:
@@ -207,7 +208,7 @@ class ServiceSource:
         price = pin.charge_of(self._asked)
         # A request may have brought what another run wants, too.
         charged = min(origin.charge // price, len(wanted)) if price else 0
-        return Answers(store.answers(wanted, self._asked), origin, charged)
+        return Answers(store.rows(wanted, self._asked), origin, charged)
 
     def stored(self, public: PublicData, chosen: Chosen) -> Tensor:
         digests = sample_digests(public.unlabelled, chosen.rows)

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from torch import Tensor, nn
+from torch import nn
 
+from ktan.data_parts import Rows
 from ktan.errors import UserError
 from ktan.methods.needs import Need, taps_for
 from ktan.networks import NetworkStages
@@ -26,8 +27,9 @@ class Binding:
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Tap name → the student's module paths that imitate it: two for products, else one; see
     `ktan.pairing`."""
-    answers: Mapping[str, Tensor] = field(default_factory=dict)
-    """Answers at hand, tap name → float32 [n, *shape]: from which scales are measured."""
+    answers: Mapping[str, Rows] = field(default_factory=dict)
+    """Answers at hand, tap name → float32 [n, *shape], maybe more than memory holds: from which
+    scales are measured."""
     stages: NetworkStages = field(default_factory=lambda: NetworkStages((), (), ""))
     """The student's own stages, for methods that look at them without a teacher's tap."""
     teacher_stages: NetworkStages | None = None

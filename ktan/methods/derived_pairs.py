@@ -32,6 +32,8 @@ class DerivedPair:
     """→ float32 [a, *shape]."""
     teacher: Callable[[Mapping[str, Tensor]], Tensor]
     """Answers by tap → float32 [a, *shape], with its noise."""
+    answered: tuple[str, ...]
+    """Names of the taps that `teacher` looks at."""
     noise_sd: float = 0.0
     """Published, of a coordinate of the teacher's."""
 
@@ -68,7 +70,7 @@ def _attention_pair(tap: AnswerTap, paths: tuple[str, ...]) -> DerivedPair:
         found = answers[tap.name]
         return found if tap.kind == "attention" else attention_map(found)
 
-    return DerivedPair(module_key(tap.name), paths, student, teacher, tap.noise_sd)
+    return DerivedPair(module_key(tap.name), paths, student, teacher, (tap.name,), tap.noise_sd)
 
 
 def _product_pair(tap: AnswerTap, paths: tuple[str, ...], answered: tuple[str, ...]) -> DerivedPair:
@@ -82,4 +84,4 @@ def _product_pair(tap: AnswerTap, paths: tuple[str, ...], answered: tuple[str, .
         found = [answers[name] for name in answered]
         return found[0] if len(found) == 1 else flow_products(*found)
 
-    return DerivedPair(module_key(tap.name), paths, student, teacher, tap.noise_sd)
+    return DerivedPair(module_key(tap.name), paths, student, teacher, answered, tap.noise_sd)

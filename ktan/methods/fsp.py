@@ -79,12 +79,18 @@ def _sides(pair: DerivedPair, binding: Binding, connectors: dict[str, nn.Module]
     """How to have both sides of a pair; adds its connector, where it needs one."""
     shapes = binding.map_shapes(pair.paths)
     own = tuple(shapes[path][0] for path in pair.paths)
-    at_hand = pair.teacher(binding.answers)
-    theirs = tuple(at_hand.shape[1:])
+    at_hand = [binding.answers[name] for name in pair.answered]
+    one = {name: binding.answers[name][:1] for name in pair.answered}
+    theirs = tuple(pair.teacher(one).shape[1:])
     if own == theirs:
         return lambda view, answers: (pair.student(view), pair.teacher(answers))
     connect = connectors[pair.key] = FlowConnector(own, theirs)
-    scale = HintScale.of(AnswerTap(pair.key, "products", theirs, pair.noise_sd), at_hand.flatten(1))
+
+    def products(*read: Tensor) -> Tensor:
+        return pair.teacher(dict(zip(pair.answered, read, strict=True))).flatten(1)
+
+    tap = AnswerTap(pair.key, "products", theirs, pair.noise_sd)
+    scale = HintScale.of(tap, *at_hand, seen=products)
 
     def connected(view: View, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         answered = scale.standardise(pair.teacher(answers).flatten(1))

@@ -135,7 +135,10 @@ class MEAL:
             return [(own, theirs) for own, theirs in (score.chunk(2) for score in scores)]
 
         def discrimination(view: View, batch: Batch) -> Tensor:
-            losses = [judge_loss(*game, self.discriminator_rest) for game in games(view, batch)]
+            losses = []
+            for game in games(view, batch):
+                told = view.group.mean(judge_accuracy(*game))
+                losses.append(judge_loss(*game, self.discriminator_rest, told))
             return torch.stack(losses).sum()
 
         def measures(view: View, batch: Batch) -> dict[str, Tensor]:
@@ -186,7 +189,7 @@ def _answer_stage(method: MEAL, binding: Binding) -> Callable[[View, Batch], Sta
     of_logits = tap.kind == "logits"
     temperature = method.temperature if of_logits else tap.temperature
     shrink = Shrinkage(method.denoise, tap.noise_sd)
-    scale = HintScale.of(tap, _seen(binding.answers[tap.name], of_logits))
+    scale = HintScale.of(tap, binding.answers[tap.name], seen=lambda read: _seen(read, of_logits))
 
     def outputs(view: View, batch: Batch) -> StageOutputs:
         logits, released = view.answered_logits, batch.answers[tap.name]
@@ -268,12 +271,16 @@ def _scores(judge: nn.Module, outputs: Tensor, view: View) -> Tensor:
     return found.float()
 
 
-def judge_loss(student: Tensor, teacher: Tensor, rest_above: float = 1.0) -> Tensor:
+def judge_loss(
+    student: Tensor, teacher: Tensor, rest_above: float = 1.0, accuracy: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy of two scores with (1, 0) for the student's outputs and (0, 1) for the
-    teacher's, float [n, 2] each; without a gradient while D's accuracy is over `rest_above`."""
+    teacher's, float [n, 2] each; without a gradient while D's accuracy is over `rest_above`.
+    `accuracy`: a scalar, where these scores are a part of the batch."""
     targets = torch.cat([_target(student, 0), _target(teacher, 1)])
     loss = F.binary_cross_entropy_with_logits(torch.cat([student, teacher]), targets)
-    return torch.where(judge_accuracy(student, teacher) > rest_above, loss.detach(), loss)
+    told = judge_accuracy(student, teacher) if accuracy is None else accuracy
+    return torch.where(told > rest_above, loss.detach(), loss)
 
 
 def deceit_loss(student: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ktan.data_parts import Rows
 from ktan.errors import UserError
 from ktan.evaluation import accuracy
 from ktan.methods import Binding, Method, Objective
@@ -40,7 +41,7 @@ class Material:
     teacher_stages: NetworkStages | None = None
     """Of a local teacher, of which each method gets its own taps; a remote one answers what its
     custodian serves."""
-    at_hand: Mapping[str, Tensor] = field(default_factory=dict)
+    at_hand: Mapping[str, Rows] = field(default_factory=dict)
     """Tap → answers to some or all samples, from which the scales of hints are measured."""
     answers: Answers | None = None
     """With their provenance."""
@@ -68,7 +69,7 @@ class Classroom:
     """Tap → the student's module paths that imitate it, as far as the user named them."""
 
     def bind(
-        self, method: Method, material: Material, values: Mapping[str, Tensor], seed: int
+        self, method: Method, material: Material, values: Mapping[str, Rows], seed: int
     ) -> tuple[nn.Module, Objective]:
         """A new student and its method bound to it; both begin as the seed says.
 
