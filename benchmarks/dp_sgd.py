@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from benchmarks.ensemble import NETWORKS, Clock
 from ktan.networks import build
 from ktan.precision import resolve_device
-from teacher_server.training.clipping import Clipper, Clipping
+from teacher_server.training.clipping import Clipper
+from teacher_server.training.clipping_kinds import Clipping
 
 RESULT = Path(__file__).parent / "results" / "dp_sgd.json"
 BOUND = 1.0

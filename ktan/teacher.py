@@ -1,12 +1,15 @@
 """What a student knows of a teacher: its taps with their published noise, and its answers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, get_args
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from ktan.tap_kinds import TapKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["AnswerTap", "TapKind", "Teacher"]
 
@@ -40,7 +43,7 @@ class AnswerTap:
         return {**asdict(self), "shape": list(self.shape)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "AnswerTap":
+    def from_json(cls, values: Mapping[str, Any]) -> AnswerTap:
         return cls(**{**values, "shape": tuple(values["shape"])})
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from scipy.optimize import brentq
-
 from privacy import composition, gaussian
 from privacy.accounting import budget_units, mu_of_units
 from privacy.composition import DpSgdRun
@@ -235,6 +233,9 @@ def _largest_mu(runs: tuple[DpSgdRun, ...], epsilon: float, delta: float) -> flo
     low = high * 1e-3
     if excess(low) > 0.0:
         return 0.0
+    # Half of the time in which a command starts, for the few that open a ledger with training.
+    from scipy.optimize import brentq
+
     root = float(brentq(excess, low, high, xtol=1e-9 * high, rtol=1e-9))
     # The library's two directions of the curve agree to about 1e-11: both must hold.
     while excess(root) > 0.0 or composition.epsilon(runs, root, delta) > epsilon:

@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from scipy.optimize import brentq
-
 from privacy import gaussian
 from privacy.errors import InvalidPlan
 from privacy.promise import Adjacency
@@ -134,6 +132,9 @@ def noise_multiplier(
         low, high = low / 1.25, low
         if high < 1e-2:
             return high
+    # Half of the time in which a command starts, for the few that calibrate a training.
+    from scipy.optimize import brentq
+
     sigma = float(brentq(excess, low, high, args=(_COARSE_GRID,), xtol=1e-3 * low))
     slope = (excess(high, _COARSE_GRID) - excess(low, _COARSE_GRID)) / math.log(high / low)
     # Newton's steps on the fine grid with the coarse grid's slope, until just below the target.

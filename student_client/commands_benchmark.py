@@ -9,7 +9,7 @@ from ktan.errors import UserError
 from ktan.precision import Precision
 from student_client.benchmark import benchmark
 from student_client.benchmark_text import benchmark_text
-from student_client.option_groups import Flag
+from student_client.connection_options import Flag
 
 
 def benchmark_student(

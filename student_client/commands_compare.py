@@ -14,18 +14,16 @@ from ktan.trainer import TrainerOptions
 from student_client.comparison.files import CSV, JSON, MARKDOWN, PICTURE
 from student_client.comparison.options import Comparison, parse_methods, parse_seeds
 from student_client.comparison.running import compare
+from student_client.connection_options import WIRE, Flag, Wire
 from student_client.option_groups import (
     DATA,
     QUERIES,
     RECIPE,
     STUDENT,
     TRAINING,
-    WIRE,
     Data,
-    Flag,
     Queries,
     Recipe,
-    Wire,
 )
 from student_client.options import StudentOptions
 from student_client.screen import Screen

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from student_client.benchmark_text import bytes_text
+from student_client.connection_options import Flag
 from student_client.describe import labelled
 from student_client.export import export_student
 from student_client.export_data import public_data_of
 from student_client.export_model import Exported, export_model
-from student_client.option_groups import DATA, RECIPE, Data, Flag, Recipe
+from student_client.option_groups import DATA, RECIPE, Data, Recipe
 
 
 def export(

@@ -9,7 +9,6 @@ from typing import Any, Final
 from privacy.promise import Promise
 from student_client.cost import Quote
 from student_client.description import Budget, TeacherDescription
-from student_client.methods_table import methods_text
 
 WIDTH: Final = 80
 _LABEL: Final = 10
@@ -17,6 +16,9 @@ _LABEL: Final = 10
 
 def describe_text(description: TeacherDescription) -> str:
     """Everything that `describe` shows."""
+    # Comes with torch, which the budget is shown without.
+    from student_client.methods_table import methods_text
+
     many = "s" if description.teachers != 1 else ""
     classes = ", ".join(description.classes)
     lines = [

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ktan.data.normalise import Normalisation
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap, TapKind
 from privacy.key_history import KeyHistory, SigningKey
 from privacy.promise import Adjacency, Promise
 from protos import teacher_pb2 as pb
 from student_client.errors import AnswerRejected
+
+if TYPE_CHECKING:
+    from ktan.data import Normalisation
 
 _KINDS: Final[dict[int, TapKind]] = {
     pb.TAP_KIND_LOGITS: "logits",
@@ -227,6 +229,9 @@ def _keys(message: pb.DescribeResponse) -> KeyHistory:
 def _normalisation(message: pb.DescribeResponse) -> Normalisation | None:
     if not message.normalisation.mean:
         return None
+    # Comes with torch, which the budget is shown without.
+    from ktan.data import Normalisation
+
     return Normalisation(
         tuple(message.normalisation.mean), tuple(message.normalisation.standard_deviation)
     )

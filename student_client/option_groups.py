@@ -9,7 +9,6 @@ import cyclopts
 from cyclopts import Parameter
 
 from ktan.data import DataSource, SplitRecipe
-from student_client.connection import Connection
 from student_client.options import QueryOptions
 
 
@@ -23,16 +22,13 @@ def _split_name(name: str) -> str:
     return "split-seed" if name == "seed" else option_name(name)
 
 
-Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[DataSource, Parameter(name="*", negative="", group="Data")]
 Recipe = Annotated[SplitRecipe, Parameter(name="*", name_transform=_split_name, group="Data")]
-Wire = Annotated[Connection, Parameter(name="*", negative="", group="Connection")]
 Queries = Annotated[QueryOptions, Parameter(name="*", negative="", group="Queries")]
 STUDENT: Final = Parameter(name="*", negative="", group="Student")
 TRAINING: Final = Parameter(name="*", negative="", group="Training")
 DATA = DataSource()
 RECIPE = SplitRecipe()
-WIRE = Connection()
 QUERIES = QueryOptions()
 
 

@@ -7,8 +7,8 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ktan.data import Dataset, Split
 from ktan.errors import UserError
 from privacy import composition, gaussian
 from privacy.accounting import budget_units
@@ -19,6 +19,9 @@ from privacy.ledger.witness import read_heads
 from privacy.noise import DEFAULT_NOISE, NoiseName, closeness
 from privacy.receipts import Receipt, SignedHead
 from teacher_server.ledger_folder import SPLIT_FILE, naming, witness_of
+
+if TYPE_CHECKING:
+    from ktan.data import Dataset, Split
 
 
 @dataclass(frozen=True)

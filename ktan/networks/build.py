@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ktan.errors import UserError
 from ktan.networks.conv_large import STUDENT, ConvLarge
@@ -105,6 +104,9 @@ def count_parameters(network: nn.Module) -> int:
 
 def multiply_adds(spec: NetworkSpec) -> int:
     """Multiply-adds of convolutions and matrix products for one sample; nothing is computed."""
+    # Comes with Triton, where that is installed.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.device("meta"):
         network = build(spec).eval()
         sample = torch.empty(1, *spec.input_shape)

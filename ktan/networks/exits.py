@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ktan.errors import UserError
 from ktan.networks.build import build
@@ -136,6 +135,9 @@ def cut_at(spec: NetworkSpec, network: nn.Module, head: ExitHead) -> ExitNetwork
 
 def exit_multiply_adds(spec: NetworkSpec, exit_spec: ExitSpec) -> int:
     """Multiply-adds up to and with an exit, for one sample; nothing is computed."""
+    # Comes with Triton, where that is installed.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.device("meta"):
         network = build_exit(spec, exit_spec).eval()
         sample = torch.empty(1, *spec.input_shape)

@@ -1,54 +1,81 @@
 """`privacy-audit`: the auditor's command. Needs no access to teachers, models or private data."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
 
-from privacy.audit.commands.canaries import canaries
-from privacy.audit.commands.ledger import ledger
-from privacy.audit.commands.mechanism import mechanism
-from privacy.audit.commands.membership import membership
-from privacy.audit.commands.plan import plan
-from privacy.audit.commands.receipts import receipts
 from privacy.errors import PrivacyError, plainly
 
-app = App(
-    name="privacy-audit",
-    help="Check what a private teacher's ledger claims, and plan what a budget buys.",
-    # `main` says that it stopped; cyclopts would leave without a word.
-    suppress_keyboard_interrupt=False,
-)
-app.meta.suppress_keyboard_interrupt = False
-app.command(plan)
-app.command(ledger)
-app.command(mechanism)
-app.command(membership)
-app.command(canaries)
-app.command(receipts)
+COMMANDS = {
+    "plan": (
+        "privacy.audit.commands.plan:plan",
+        "Say what a privacy budget buys, before a single query is asked.",
+    ),
+    "ledger": (
+        "privacy.audit.commands.ledger:ledger",
+        "Verify a ledger: its chain, its signatures, its sums, and what others hold of it.",
+    ),
+    "mechanism": (
+        "privacy.audit.commands.mechanism:mechanism",
+        "Measure what a running service leaks, between worst-case adjacent worlds, on the real "
+        "path.",
+    ),
+    "membership": (
+        "privacy.audit.commands.membership:membership",
+        "Hold a membership inference attack beside the cap that a privacy claim puts on every "
+        "attack.",
+    ),
+    "canaries": (
+        "privacy.audit.commands.canaries:canaries",
+        "Bound ε from below by one training run whose canaries were put in by fair coins.",
+    ),
+    "receipts": (
+        "privacy.audit.commands.receipts:receipts",
+        "Check a client's receipts against a log, and name the first that does not fit.",
+    ),
+}
+"""Name → where it is, which is imported when it is asked for, and its line in the list."""
 
 
-@app.meta.default
-def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[
-        Path | None,
-        Parameter(help="TOML file: a table per command, the same names as the options."),
-    ] = None,
-) -> Any:
-    if config is not None:
-        app.config = (cyclopts.config.Toml(config, must_exist=True),)
-    return app(tokens, exit_on_error=False, print_error=False)
+def command_line(tokens: Sequence[str]) -> App:
+    """The command, for a call with these words."""
+    app = App(
+        name="privacy-audit",
+        help="Check what a private teacher's ledger claims, and plan what a budget buys.",
+        # `main` says that it stopped; cyclopts would leave without a word.
+        suppress_keyboard_interrupt=False,
+    )
+    app.meta.suppress_keyboard_interrupt = False
+    for name, (place, line) in COMMANDS.items():
+        # A command that is asked for has a page of its own, where the line would stand instead.
+        app.command(place, name=name, help=None if name in tokens else line)
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[
+            Path | None,
+            Parameter(help="TOML file: a table per command, the same names as the options."),
+        ] = None,
+    ) -> Any:
+        if config is not None:
+            app.config = (cyclopts.config.Toml(config, must_exist=True),)
+        return app(tokens, exit_on_error=False, print_error=False)
+
+    return app
 
 
 def main() -> None:
     """Entry point: exit code 2 and one line for a user's mistake, 130 after ctrl-C."""
-    # Left over from an earlier call in the same process.
-    app.config = ()
+    tokens = sys.argv[1:]
     try:
-        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
+        command_line(tokens).meta(tokens, exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, PrivacyError, OSError, ValueError) as error:
         print(f"error: {plainly(error)}", file=sys.stderr)
         sys.exit(2)

@@ -15,7 +15,7 @@ cancel, and the sum would then hold that record at more than C.
 """
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,8 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from ktan.errors import UserError
+from teacher_server.training.clipping_kinds import Clipping
 
-Clipping = Literal["flat", "ghost"]
 _ROUNDING = 1e-5
 """More than float32 loses in `_norms`, relative to the norm (of a sum: to those of its terms)."""
 _BLOCK = 1024

@@ -26,7 +26,8 @@ from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from ktan.optimisers import OptimiserName, learning_rate, make_optimiser
 from privacy.composition import DpSgdRun
-from teacher_server.training.clipping import Clipper, Clipping
+from teacher_server.training.clipping import Clipper
+from teacher_server.training.clipping_kinds import Clipping
 from teacher_server.training.secret_noise import SecretNoise
 from teacher_server.training.stack_state import StackState
 

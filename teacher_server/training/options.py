@@ -10,7 +10,7 @@ from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.optimisers import OptimiserName
 from ktan.precision import UnscaledPrecision
 from ktan.teachers import Mode
-from teacher_server.training.clipping import Clipping
+from teacher_server.training.clipping_kinds import Clipping
 
 _NORMED = ("resnet", "wide-resnet", "conv-large")
 

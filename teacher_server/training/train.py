@@ -19,7 +19,6 @@ from ktan.teachers.stack import State
 from ktan.teachers.tsl import without_layers
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
-from teacher_server.training.dp_sgd import DpSgdRecipe, train_dp_sgd
 from teacher_server.training.integrity import MAC_FILE, Mac, seal, weights_mac
 from teacher_server.training.options import TeacherOptions
 from teacher_server.training.progress import training_bar
@@ -151,6 +150,9 @@ def _train(
         return train_shards(work, unfinished, start, ranks, progress=progress)
     if run is None:
         raise UserError("a dp-sgd teacher needs a run that the ledger's plan has reserved")
+    # Comes with Opacus, which the other modes are without.
+    from teacher_server.training.dp_sgd import DpSgdRecipe, train_dp_sgd
+
     private = torch.from_numpy(work.parts.private)
     noisy = DpSgdRecipe(
         spec=recipe.spec,

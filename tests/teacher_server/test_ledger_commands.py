@@ -29,8 +29,9 @@ def run(capsys) -> Run:
     """Runs a command to its end; the JSON object that it prints."""
 
     def run(*arguments: object) -> dict[str, Any]:
-        cli.app(
-            [*map(str, arguments), "--json"],
+        words = [*map(str, arguments), "--json"]
+        cli.command_line(words)(
+            words,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -169,8 +170,9 @@ def test_a_ledger_of_this_version_needs_no_migration(
     done = run("migrate-ledger", "--ledger", folder)
     assert done["version_before"] == done["version"]
     assert done["kept"] is None
-    cli.app(
-        ["migrate-ledger", "--ledger", str(folder)],
+    words = ["migrate-ledger", "--ledger", str(folder)]
+    cli.command_line(words)(
+        words,
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -224,7 +226,6 @@ def test_a_file_that_is_not_there_is_named_without_a_number(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["teacher-server", *arguments])
-    monkeypatch.setattr(cli.app, "config", ())
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     with pytest.raises(SystemExit):
         cli.main()

@@ -69,8 +69,9 @@ def made(
     printed: list[str] = []
 
     def command(*arguments: object) -> None:
-        cli.app(
-            [str(argument) for argument in arguments],
+        words = [str(argument) for argument in arguments]
+        cli.command_line(words)(
+            words,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -138,10 +139,13 @@ def test_the_number_of_ones_records_reaches_ones_own_teacher_only(
 
 def open_ledger(folder: Path, name: str, *unit: str) -> None:
     """For the people in `NAME.npz`, all of them private."""
-    cli.app(
-        ["open-ledger", "--dataset", f"arrays:{folder / name}.npz", "--labelled", "0",
-         "--unlabelled", "0", "--test", "0", "--ledger", str(folder / f"ledger-{name}"),
-         "--epsilon", "1", "--json", *unit],
+    words = [
+        "open-ledger", "--dataset", f"arrays:{folder / name}.npz", "--labelled", "0",
+        "--unlabelled", "0", "--test", "0", "--ledger", str(folder / f"ledger-{name}"),
+        "--epsilon", "1", "--json", *unit,
+    ]  # fmt: skip
+    cli.command_line(words)(
+        words,
         exit_on_error=False,
         print_error=False,
         result_action="return_value",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import log_ndtr
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,14 +38,13 @@ class Fitted:
         if self.mean_in is None or self.sd_in is None:
             raise ValueError("the shadow models never had a target in: use `offline`")
         values = np.asarray(observed, dtype=np.float64)
-        inside = norm.logpdf(values, self.mean_in, _with(self.sd_in, noise_sd))
-        ratio: Floats = inside - norm.logpdf(values, self.mean_out, _with(self.sd_out, noise_sd))
-        return ratio
+        inside = _log_density(values, self.mean_in, _with(self.sd_in, noise_sd))
+        return inside - _log_density(values, self.mean_out, _with(self.sd_out, noise_sd))
 
     def offline(self, observed: npt.ArrayLike, noise_sd: npt.ArrayLike = 0.0) -> Floats:
         """−log Pr[N(out) > observed]: one-sided, for a statistic that grows with membership."""
         values = np.asarray(observed, dtype=np.float64)
-        score: Floats = -norm.logsf(values, self.mean_out, _with(self.sd_out, noise_sd))
+        score: Floats = -log_ndtr((self.mean_out - values) / _with(self.sd_out, noise_sd))
         return score
 
 
@@ -79,6 +78,12 @@ def _gaussian(values: Floats, chosen: npt.NDArray[np.bool_]) -> tuple[Floats, Fl
     mean = np.where(chosen, values, 0.0).sum(axis=0) / count
     variance = np.where(chosen, (values - mean) ** 2, 0.0).sum(axis=0) / (count - 1)
     return mean, np.maximum(np.sqrt(variance), _SMALLEST_SD)
+
+
+def _log_density(values: Floats, mean: Floats, sd: Floats) -> Floats:
+    """Of N(mean, sd²), without the constant -log √(2π), which is in both parts of a ratio."""
+    density: Floats = -0.5 * ((values - mean) / sd) ** 2 - np.log(sd)
+    return density
 
 
 def _with(sd: Floats, noise_sd: npt.ArrayLike) -> Floats:

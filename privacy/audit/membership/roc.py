@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from privacy.audit.clopper_pearson import rate_lower, rate_upper
 from privacy.audit.membership.trade_off import Claim
@@ -52,7 +52,7 @@ class OperatingPoint:
         """Lower bound of μ, with error 1 − confidence: Φ⁻¹(TPR) − Φ⁻¹(FPR) at their bounds."""
         if self.low <= 0.0 or self.false_high >= 1.0:
             return 0.0
-        return max(0.0, float(norm.ppf(self.low) - norm.ppf(self.false_high)))
+        return max(0.0, float(ndtri(self.low) - ndtri(self.false_high)))
 
     def exceeds(self, claim: Claim) -> bool:
         """Whether the claim is refuted, with error 1 − confidence.

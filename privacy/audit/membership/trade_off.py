@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def gaussian_cap(rate: npt.ArrayLike, mu: float) -> Floats:
     """Highest true-positive rate at false-positive `rate` [...] under μ-GDP: float64 [...]."""
     if not mu >= 0.0:
         raise ValueError(f"mu must be at least 0, not {mu}")
-    capped: Floats = norm.cdf(norm.ppf(_rates(rate)) + mu)
+    capped: Floats = ndtr(ndtri(_rates(rate)) + mu)
     return capped
 
 
