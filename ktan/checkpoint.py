@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ktan.durable import write_durably
 from ktan.errors import UserError
 from ktan.optimisers import begin_momentum
+from ktan.parallel import ONE, Group
+from ktan.sharding import like, load_whole, whole
 
 
 def save_weights(module: nn.Module, path: Path, notes: Mapping[str, str] | None = None) -> None:
@@ -43,18 +45,27 @@ def save_checkpoint(
     optimisers: Mapping[str, torch.optim.Optimizer],
     state: Mapping[str, Any],
     device: torch.device,
+    group: Group = ONE,
 ) -> None:
-    """Writes everything that a run needs to go on; `state` is plain JSON."""
+    """Writes everything that a run needs to go on; `state` is plain JSON.
+
+    All processes of `group` call it, and the first one writes: one file, whatever their number.
+    """
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors.update(_prefixed(f"module.{name}.", module.state_dict()))
     for name, optimiser in optimisers.items():
         for number, slots in optimiser.state_dict()["state"].items():
             tensors.update(_prefixed(f"optimiser.{name}.{number}.", slots))
-    tensors["random.cpu"] = torch.get_rng_state()
+    drawn = {"random.cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
-    write_durably(path, safetensors.torch.save(_plain(tensors), {"state": json.dumps(state)}))
+        drawn["random.cuda"] = torch.cuda.get_rng_state(device)
+    for name, generator in drawn.items():
+        for rank, one in enumerate(group.gathered(generator)):
+            tensors[_of_rank(name, rank)] = one
+    plain = _plain(tensors)
+    if group.leads:
+        write_durably(path, safetensors.torch.save(plain, {"state": json.dumps(state)}))
 
 
 def load_checkpoint(
@@ -62,24 +73,33 @@ def load_checkpoint(
     modules: Mapping[str, nn.Module],
     optimisers: Mapping[str, torch.optim.Optimizer],
     device: torch.device,
+    group: Group = ONE,
 ) -> dict[str, Any]:
     """Restores modules, optimisers and random state in place; returns `state`.
+
+    A process that `group` did not have when it was written draws as it is seeded.
 
     Raises UserError when the file is not there, damaged, or of another run.
     """
     tensors, notes = _read(path)
     try:
         for name, module in modules.items():
-            module.load_state_dict(_stripped(f"module.{name}.", tensors))
+            load_whole(module, _stripped(f"module.{name}.", tensors))
         for name, optimiser in optimisers.items():
             values = optimiser.state_dict()
             values["state"] = _slots(_stripped(f"optimiser.{name}.", tensors))
+            _spread_slots(optimiser, values["state"])
             optimiser.load_state_dict(values)
             lay_as_parameters(optimiser)
             begin_momentum(optimiser)
-        torch.set_rng_state(tensors["random.cpu"])
-        if device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        rank = group.ranks.rank
+        drawn = {name: tensors.get(_of_rank(name, rank)) for name in ("random.cpu", "random.cuda")}
+        if drawn["random.cpu"] is not None:
+            torch.set_rng_state(drawn["random.cpu"])
+        elif rank == 0:
+            raise KeyError("random.cpu")
+        if device.type == "cuda" and drawn["random.cuda"] is not None:
+            torch.cuda.set_rng_state(drawn["random.cuda"], device)
         state: dict[str, Any] = json.loads(notes["state"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(
@@ -127,6 +147,19 @@ def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return slots
 
 
+def _spread_slots(optimiser: torch.optim.Optimizer, slots: dict[int, dict[str, Tensor]]) -> None:
+    """Spreads each slot as its parameter is."""
+    parameters = [value for group in optimiser.param_groups for value in group["params"]]
+    for number, of_one in slots.items():
+        for name, slot in of_one.items():
+            if slot.shape == parameters[number].shape:
+                of_one[name] = like(parameters[number], slot)
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}.{rank}" if rank else name
+
+
 def lay_as_parameters(optimiser: torch.optim.Optimizer) -> None:
     """Gives each slot its parameter's strides (channels_last, say), which the file does not keep.
 
@@ -140,4 +173,6 @@ def lay_as_parameters(optimiser: torch.optim.Optimizer) -> None:
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU: safetensors refuses shared and strided memory."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return {
+        name: whole(value.detach()).cpu().contiguous().clone() for name, value in tensors.items()
+    }

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ktan.parallel import ONE, Group
+
 DataPlace = Literal["auto", "device", "host"]
 _SHARE = 0.5
 """Of the device's free memory that data may take where nobody says."""
@@ -46,12 +48,19 @@ class Part:
         device: torch.device,
         *,
         on_device: bool,
+        group: Group = ONE,
+        what: str = "",
     ) -> None:
-        """`batch`: samples a step, at most all; `seed` of the order."""
+        """`batch`: samples a step of all processes, at most all samples; `seed` of the order.
+
+        Raises UserError for a step of `what` samples that `group` cannot share equally.
+        """
         count = len(next(iter(columns.values())))
         self._device = device
         self._columns = dict(columns)
         self._order = Order(count, batch, seed)
+        self.share = group.share(self._order.batch, what)
+        """Which of a step's samples are this process's."""
         self._ahead: dict[int, Future[dict[str, Tensor]]] = {}
         self._reader: ThreadPoolExecutor | None = None
         if device.type == "cuda":
@@ -63,7 +72,7 @@ class Part:
 
     @property
     def batch(self) -> int:
-        """Samples a step."""
+        """Samples a step, of all processes."""
         return self._order.batch
 
     @property
@@ -72,7 +81,7 @@ class Part:
         return self._order.steps_per_pass
 
     def at(self, step: int) -> dict[str, Tensor]:
-        """Column name → [batch, ...] on the device, of step number `step`."""
+        """Column name → [share, ...] on the device, of step number `step`."""
         if self._reader is None:
             return self._read(step)
         asked = self._ahead.pop(step, None) or self._reader.submit(self._pinned, step)
@@ -87,7 +96,7 @@ class Part:
         return {name: value.pin_memory() for name, value in self._read(step).items()}
 
     def _read(self, step: int) -> dict[str, Tensor]:
-        positions = self._order.positions(step)
+        positions = self._order.positions(step)[self.share]
         return {name: rows[positions] for name, rows in self._columns.items()}
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from ktan.sharding import is_spread
+
 OptimiserName = Literal["adam", "sgd"]
 _WARM_UP = 0.05
 
@@ -19,17 +21,19 @@ def make_optimiser(
     """`adversary` is Adam with β₁ = 0.5 (Radford et al. 2016): less inertia against a mover.
 
     The learning rate is set before each step (`learning_rate`). All step in one kernel, without
-    waiting for the device, with gradient scaling too.
+    waiting for the device, with gradient scaling too; but for parameters that are spread over
+    processes, for which torch has no such kernel.
     """
     trained = list(parameters)
+    fused = not any(map(is_spread, trained))
     if name == "sgd":
         sgd = torch.optim.SGD(
-            trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True
+            trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=fused
         )
         begin_momentum(sgd)
         return sgd
     betas = (0.5, 0.999) if name == "adversary" else (0.9, 0.999)
-    return torch.optim.AdamW(trained, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(trained, lr=0.0, betas=betas, weight_decay=weight_decay, fused=fused)
 
 
 def begin_momentum(optimiser: torch.optim.Optimizer) -> None:

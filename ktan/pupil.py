@@ -3,24 +3,29 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from ktan.checkpoint import checkpoint_state, load_checkpoint, save_checkpoint
+from ktan.batch_norm import normalise_together
+from ktan.checkpoint import load_checkpoint, save_checkpoint
+from ktan.data_parts import mix
 from ktan.errors import UserError
 from ktan.history import History
 from ktan.methods.batch import Batch, View
 from ktan.methods.objective import STUDENT, Objective
 from ktan.optimisers import learning_rate, make_optimiser
-from ktan.precision import Precision, autocast, resolve_precision
+from ktan.parallel import ONE, Group
+from ktan.precision import autocast, resolve_precision
 from ktan.random_state import RandomState
+from ktan.resuming import check_options, precision_of
 from ktan.scalars import Scalars
 from ktan.schedule import Place
+from ktan.sharding import is_spread, spread, whole
 from ktan.student_pass import CompiledPass
 from ktan.tap_reader import TapReader, read_taps
 from ktan.trainer_options import TrainerOptions
@@ -65,15 +70,22 @@ class Pupil:
         *,
         resume: bool,
         graphs: bool = False,
+        group: Group = ONE,
     ) -> None:
-        """`graphs`: compiled passes may be CUDA graphs.
+        """`graphs`: compiled passes may be CUDA graphs. `group`: the processes that share each
+        step; the first one writes.
 
         Raises UserError when a checkpoint to resume from is missing or of another run, and where a
-        student is to be compiled and cannot.
+        student is to be compiled or spread and cannot.
         """
         self.lesson, self.options, self.device = lesson, options, device
-        self.student = lesson.student.to(device).to(memory_format=torch.channels_last).train()
+        self._group = group
         self.objective = lesson.objective.to(device).train()
+        self.objective.group = group
+        group.from_leader([*self.objective.parameters(), *self.objective.buffers()])
+        self._precision = resolve_precision(device, options.precision)
+        self.student = self._placed(lesson.student).train()
+        normalise_together(self.objective, group, device)
         self.history = History()
         self.optimisers = {
             player: make_optimiser(
@@ -83,10 +95,9 @@ class Pupil:
             )
             for player in self.objective.players
         }
-        self._precision = resolve_precision(device, options.precision)
         if resume and self._path is not None and options.precision == "auto":
             # What it began in, on another device too, or its weights would be others.
-            self._precision = _precision_of(self._path, self._precision)
+            self._precision = precision_of(self._path, self._precision)
         scaled = self._precision == "fp16"
         # One each: a player whose gradients overflow does not hold up the others.
         self._scalers = {
@@ -96,7 +107,9 @@ class Pupil:
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._images = 0
         self._since = time.perf_counter()
-        self._random = RandomState(options.seed, device)
+        # Of its own samples each draws noise of its own.
+        rank = group.ranks.rank
+        self._random = RandomState(mix(options.seed, 4, rank) if rank else options.seed, device)
         self.done = 0
         if resume and self._path is not None:
             self._load(self._path)
@@ -107,7 +120,8 @@ class Pupil:
             if options.compile
             else read_taps(self.student, paths)
         )
-        self._scalars = None if lesson.folder is None else Scalars(lesson.folder, self.done)
+        writes = lesson.folder is not None and group.leads
+        self._scalars = Scalars(lesson.folder, self.done) if lesson.folder and writes else None
 
     def step(self, place: Place, batch: Batch) -> None:
         """One forward pass and a turn of each player; nothing waits for the device."""
@@ -131,7 +145,9 @@ class Pupil:
         hits = (self._view.known_logits.detach().argmax(dim=1) == labels) & known
         values["training_accuracy"] = hits.sum() / known.sum().clamp(min=1)
         values.update(self._measures(batch))
-        row = {name: float(value) for name, value in values.items()}
+        figures = torch.stack([torch.as_tensor(value).float() for value in values.values()])
+        self._group.average([figures])
+        row = dict(zip(values, figures.tolist(), strict=True))
         broken = [name for name, value in row.items() if value - value != 0]
         if broken:
             raise Diverged(
@@ -142,7 +158,7 @@ class Pupil:
             )
         self.history.add(done, row)
         elapsed = time.perf_counter() - self._since
-        row["images_per_second"] = self._images / max(elapsed, 1e-9)
+        row["images_per_second"] = self._images * self._group.count / max(elapsed, 1e-9)
         self._sums, self._images, self._since = {}, 0, time.perf_counter()
         if self._scalars is not None:
             self._scalars.write(done, row)
@@ -160,7 +176,8 @@ class Pupil:
         self.done = done
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._group.leads:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         history = self.history.to_json()
         scales = {name: scaler.state_dict() for name, scaler in self._scalers.items()}
         state = {
@@ -171,8 +188,11 @@ class Pupil:
             "precision": self._precision,
         }
         with self._random.within():
-            save_checkpoint(self._path, self._modules, self.optimisers, state, self.device)
-        (self._path.parent / "history.json").write_text(json.dumps(history) + "\n")
+            save_checkpoint(
+                self._path, self._modules, self.optimisers, state, self.device, self._group
+            )
+        if self._group.leads:
+            (self._path.parent / "history.json").write_text(json.dumps(history) + "\n")
 
     def close(self) -> None:
         """Closes its files, and takes its hooks off the student."""
@@ -199,13 +219,41 @@ class Pupil:
             optimiser.zero_grad(set_to_none=True)
             scaler = self._scalers[player]
             scaled = {name: scaler.scale(loss) for name, loss in losses.items()}
-            self.objective.backward(scaled, self._parameters(player))
+            parameters = self._parameters(player)
+            self.objective.backward(scaled, parameters)
+            # What is spread torch has averaged on the way.
+            self._group.average(
+                [p.grad for p in parameters if p.grad is not None and not is_spread(p.grad)]
+            )
         # A fused step unscales, and rests where a gradient overflowed, without asking the device.
         scaler.step(optimiser)
         scaler.update()
         for name, loss in losses.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + loss.detach(), count + 1)
+
+    def whole_student(self) -> nn.Module:
+        """The lesson's student as it stands; every process asks, where there are several."""
+        if self._group.count > 1:
+            values = {name: whole(value) for name, value in self.student.state_dict().items()}
+            self.lesson.student.load_state_dict(values)
+        return self.lesson.student
+
+    def _placed(self, student: nn.Module) -> nn.Module:
+        """On the device. Where several processes train it a copy, as rank 0 has it, which is theirs
+        to change; spread over them where the options say so."""
+        if self._group.count == 1:
+            return student.to(self.device).to(memory_format=torch.channels_last)
+        if self.options.compile or (self.options.shard and self._precision == "fp16"):
+            raise UserError("several processes go without --compile, and --shard without fp16")
+        placed = deepcopy(student).to(self.device)
+        self._group.from_leader([*placed.parameters(), *placed.buffers()])
+        normalise_together(placed, self._group, self.device)
+        if not self.options.shard:
+            return placed.to(memory_format=torch.channels_last)
+        # In its own layout: torch spreads no other.
+        spread(placed, self._group, self.device)
+        return placed
 
     def _parameters(self, player: str) -> list[nn.Parameter]:
         own = list(self.student.parameters()) if player == STUDENT else []
@@ -229,9 +277,9 @@ class Pupil:
         return {"student": self.student, "objective": self.objective}
 
     def _load(self, path: Path) -> None:
-        _check_options(path, self.options)
+        check_options(path, self.options)
         with self._random.within():
-            state = load_checkpoint(path, self._modules, self.optimisers, self.device)
+            state = load_checkpoint(path, self._modules, self.optimisers, self.device, self._group)
         for player, scale in state.get("scales", {}).items():
             self._scalers[player].load_state_dict(scale)
         self.history = History.from_json(state["history"])
@@ -244,32 +292,3 @@ def postfix(row: Mapping[str, float], note: str) -> str:
     # Players are listed as they move, the student last.
     terms = [f"{name} {row[name]:.2g}" for name in reversed(shown)]
     return " ".join([*([note] if note else []), f"{row['images_per_second']:.0f} images/s", *terms])
-
-
-def _precision_of(path: Path, here: Precision) -> Precision:
-    """What a checkpoint's steps were computed in; `here`: what `auto` is on this device.
-
-    Raises UserError where there is no checkpoint.
-    """
-    state = checkpoint_state(path)
-    recorded: Precision | None = state.get("precision")
-    if recorded is not None:
-        return recorded
-    # An earlier version recorded no precision, and scales of fp16 alone.
-    if any(state.get("scales", {}).values()):
-        return "fp16"
-    return "float32" if here == "fp16" else here
-
-
-def _check_options(path: Path, options: TrainerOptions) -> None:
-    """A checkpoint goes on under the options it was made with, or the weights would differ."""
-    # What is not recorded, an earlier version did not have: it did what the default does.
-    made: dict[str, Any] = asdict(TrainerOptions()) | checkpoint_state(path)["options"]
-    # Where and how often, not what: these may change.
-    free = {"device", "checkpoint_every", "data_on"}
-    for name, value in asdict(options).items():
-        if name not in free and made.get(name) != value:
-            raise UserError(
-                f"{path} was made with --{name.replace('_', '-')} {made.get(name)}, now {value}; "
-                "resume with the same options, or train into another folder"
-            )

@@ -17,6 +17,7 @@ from ktan.errors import UserError
 from ktan.history import History
 from ktan.interruption import Interruption
 from ktan.methods.objective import Objective
+from ktan.parallel import ONE, Group
 from ktan.precision import resolve_device
 from ktan.pupil import CHECKPOINT, Lesson, Pupil, postfix
 from ktan.schedule import StagePlan
@@ -46,6 +47,7 @@ def train(
     ask: Ask | None = None,
     note: str = "",
     progress: bool = True,
+    group: Group = ONE,
 ) -> History:
     """Trains `student` in place, to the last step; returns the curves.
 
@@ -53,15 +55,17 @@ def train(
     TensorBoard's scalars; `resume` goes on from that checkpoint, and the weights are those of an
     uninterrupted run. `validate` gives an accuracy on validation samples, called at each
     checkpoint. `ask` brings further answers for the stages that ask; without it all answers are
-    taken to be there. `note` (the ε spent, say) stands at the progress bar.
+    taken to be there. `note` (the ε spent, say) stands at the progress bar. `group`: processes that
+    call this alike and share each step; the first one writes and shows.
 
     Raises UserError for options of another run on resuming and for a loss that is not finite;
     KeyboardInterrupt on ctrl-C, after the step under way and a checkpoint.
     """
     lesson = Lesson(student, objective, folder, validate, note)
     (history,) = train_together(
-        [lesson], data, options, normalise=normalise, resume=resume, ask=ask, progress=progress
-    )
+        [lesson], data, options, normalise=normalise, resume=resume, ask=ask, progress=progress,
+        group=group,
+    )  # fmt: skip
     return history
 
 
@@ -74,6 +78,7 @@ def train_together(
     resume: bool = False,
     ask: Ask | None = None,
     progress: bool = True,
+    group: Group = ONE,
 ) -> list[History]:
     """Trains several students on the same batches; see `train`.
 
@@ -81,7 +86,7 @@ def train_together(
     takes up each student that has a checkpoint where it stood. `ask` is for one student alone.
     """
     options.check()
-    device = resolve_device(options.device)
+    device = group.device(resolve_device(options.device))
     if resume and any(lesson.folder is None for lesson in lessons):
         raise ValueError("to resume, the folder of the checkpoint is needed")
     if ask is not None and len(lessons) > 1:
@@ -98,6 +103,7 @@ def train_together(
             normalise=normalise,
             augment=Augment(options.augment),
             data_on=options.data_on,
+            group=group,
         )
 
     stream = batches(data)
@@ -115,7 +121,7 @@ def train_together(
             begun = resume and (len(lessons) == 1 or _has_checkpoint(lesson))
             # Graphs keep their results until they run again: those of one student alone.
             alone = len(lessons) == 1
-            pupils.append(Pupil(lesson, options, device, resume=begun, graphs=alone))
+            pupils.append(Pupil(lesson, options, device, resume=begun, graphs=alone, group=group))
             stack.callback(pupils[-1].close)
         interruption = stack.enter_context(Interruption())
         done = min(pupil.done for pupil in pupils)
@@ -123,7 +129,7 @@ def train_together(
             tqdm(
                 total=steps,
                 initial=done,
-                disable=not progress,
+                disable=not (progress and group.leads),
                 mininterval=0.5,
                 # No bar: on 80 columns its place is needed for the terms.
                 bar_format="{n_fmt}/{total_fmt} {remaining}{postfix}",
@@ -135,14 +141,14 @@ def train_together(
                 if pupils[0].done < step:
                     # Asking may fail, or be cut off: what came before is not done again.
                     pupils[0].save(step)
-                stream = batches(ask(asked, pupils[0].student))
+                stream = batches(ask(asked, pupils[0].whole_student()))
             batch = stream.batch(step)
             last = step + 1 == steps
             for plan, pupil in zip(plans, pupils, strict=True):
                 if pupil.done <= step:
                     pupil.step(plan.at(step), batch)
             bar.update()
-            cut = interruption.asked
+            cut = group.any(interruption.asked)
             for pupil in pupils:
                 if pupil.done > step:
                     continue
@@ -157,8 +163,8 @@ def train_together(
                     pupil.save(step + 1)
             if cut:
                 raise KeyboardInterrupt
-    for pupil in pupils:
-        pupil.student.eval()
+        for pupil in pupils:
+            pupil.whole_student().eval()
     return [pupil.history for pupil in pupils]
 
 

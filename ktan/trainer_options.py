@@ -45,6 +45,9 @@ class TrainerOptions:
     compile: bool = False
     """Compile the student's passes (torch.compile; CUDA graphs on a GPU): minutes before the first
     step."""
+    shard: bool = False
+    """Under several processes: spread parameters, gradients and optimiser state over them, for a
+    student that does not fit into each."""
     seed: int = 0
     """Of first weights, of what is asked, of the order of samples, augmentation, matched noise."""
     checkpoint_every: int | None = None

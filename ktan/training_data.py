@@ -11,6 +11,7 @@ from ktan.data_parts import DataPlace, Part, Rows, fits, mix
 from ktan.errors import UserError
 from ktan.memory_format import channels_last
 from ktan.methods.batch import Batch
+from ktan.parallel import ONE, Group
 from ktan.teachers.live import LiveTeacher
 
 _STRONG = Augment("strong")
@@ -72,8 +73,10 @@ class BatchStream:
         normalise: Normalisation,
         augment: Augment,
         data_on: DataPlace = "auto",
+        group: Group = ONE,
     ) -> None:
-        """`data_on`: where samples and answers lie, see `TrainerOptions.data_on`."""
+        """`data_on`: where samples and answers lie, see `TrainerOptions.data_on`. `group`: the
+        processes that share each step; the batches are those of all of them."""
         if min(labelled_batch, answered_batch, unlabelled_batch) < 1:
             raise UserError(
                 "--labelled-batch, --answered-batch and --unlabelled-batch must be at least 1"
@@ -101,14 +104,21 @@ class BatchStream:
         everything = [rows for part in (*columns, views) for rows in part.values()]
         on_device = fits(everything, device, data_on)
         self._labelled, self._answered = (
-            Part(part, batch, (seed, number), device, on_device=on_device)
-            for number, (part, batch) in enumerate(
-                zip(columns, (labelled_batch, answered_batch), strict=True)
+            Part(part, batch, (seed, number), device, on_device=on_device, group=group, what=what)
+            for number, (part, batch, what) in enumerate(
+                zip(
+                    columns, (labelled_batch, answered_batch), ("labelled", "answered"), strict=True
+                )
             )
         )
         self._unlabelled = None
+        self._places = _places(self._labelled, self._answered, device=device)
         if views:
-            self._unlabelled = Part(views, unlabelled_batch, (seed, 3), device, on_device=on_device)
+            self._unlabelled = Part(
+                views, unlabelled_batch, (seed, 3), device, on_device=on_device, group=group,
+                what="unlabelled",
+            )  # fmt: skip
+            self._unlabelled_places = _places(self._unlabelled, device=device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,9 +128,11 @@ class BatchStream:
     def batch(self, step: int) -> Batch:
         """Batch number `step`, from 0."""
         labelled, answered = self._labelled.at(step), self._answered.at(step)
-        count = self._labelled.batch
+        count = len(labelled[_LABELS])
         generator = torch.Generator(self._device).manual_seed(mix(self._seed, 2, step))
-        views = self._augment(_joined(labelled[_SAMPLES], answered[_SAMPLES]), generator)
+        views = self._augment(
+            _joined(labelled[_SAMPLES], answered[_SAMPLES]), generator, *self._places
+        )
         samples = self._ready(views)
         # Laid as the student's maps are: what is compared value by value is read in one order.
         answers = {
@@ -133,8 +145,9 @@ class BatchStream:
         weak = strong = None
         if self._unlabelled is not None:
             drawn = self._unlabelled.at(step)[_SAMPLES]
-            weak = self._ready(self._augment(drawn, generator))
-            strong = self._ready(_STRONG(drawn, generator))
+            places = self._unlabelled_places
+            weak = self._ready(self._augment(drawn, generator, *places))
+            strong = self._ready(_STRONG(drawn, generator, *places))
         return Batch(
             labelled=samples[:count],
             labels=labelled[_LABELS],
@@ -148,6 +161,19 @@ class BatchStream:
     def _ready(self, samples: Tensor) -> Tensor:
         """Views as the student takes them."""
         return channels_last(self._normalise(samples))
+
+
+def _places(*parts: Part, device: torch.device) -> tuple[int, Tensor | None]:
+    """How many samples a step has in all processes, and where among them this one's stand; None
+    where they are all."""
+    batches = [part.batch for part in parts]
+    starts = [sum(batches[:number]) for number in range(len(parts))]
+    places = [
+        torch.arange(part.batch)[part.share] + start
+        for part, start in zip(parts, starts, strict=True)
+    ]
+    own = torch.cat(places)
+    return sum(batches), None if len(own) == sum(batches) else own.to(device)
 
 
 def _joined(one: Tensor, other: Tensor) -> Tensor:

@@ -41,14 +41,24 @@ class Augment:
         """Uniform numbers that a view of one image is made of."""
         return {"none": 0, "shift": 3, "crop-flip": 3, "affine": 6, "strong": DRAWS}[self.name]
 
-    def __call__(self, samples: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        samples: Tensor,
+        generator: torch.Generator,
+        among: int | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """A random view of each of `samples` [B, C, H, W], uint8 or float, in its own unit.
 
-        `generator` lives on the samples' device or on the CPU.
+        `generator` lives on the samples' device or on the CPU. `places` int64 [B], where the
+        samples stand `among` so many, of which others are seen elsewhere: all views are drawn.
         """
         if self.name == "none":
             return samples
-        return self.views(samples, _random(self.draws, samples, generator))
+        count = len(samples) if among is None else among
+        chance = torch.rand(self.draws, count, generator=generator, device=generator.device)
+        chance = chance.to(samples.device, non_blocking=True)
+        return self.views(samples, chance if places is None else chance[:, places])
 
     def views(self, samples: Tensor, chance: Tensor) -> Tensor:
         """The views that `chance` says, float32 [draws, B], uniform in [0, 1)."""
@@ -68,12 +78,6 @@ class Augment:
         if self.name == "affine":
             return _affine(samples, chance)
         return _shifted(samples, chance, mirror=self.name == "crop-flip")
-
-
-def _random(count: int, samples: Tensor, generator: torch.Generator) -> Tensor:
-    """float32 [count, B], uniform in [0, 1), on the samples' device."""
-    drawn = torch.rand(count, len(samples), generator=generator, device=generator.device)
-    return drawn.to(samples.device, non_blocking=True)
 
 
 def _shifted(samples: Tensor, chance: Tensor, *, mirror: bool) -> Tensor:

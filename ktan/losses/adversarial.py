@@ -9,15 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def discrimination_loss(real: Tensor, fake: Tensor, rest_above: float = 1.0) -> Tensor:
+def discrimination_loss(
+    real: Tensor, fake: Tensor, rest_above: float = 1.0, accuracy: Tensor | None = None
+) -> Tensor:
     """−log D(real) − log(1 − D(fake)), mean over the batch; D's own loss.
 
     `real`, `fake`: scores before the sigmoid, float [n] or [n, ...] for a D that judges patches.
     D rests (its gradient is zero, the loss's value is not) while its accuracy on the batch is over
     `rest_above`: a D that wins outright on the few answers there are teaches the student nothing.
+    `accuracy`: a scalar, where these scores are a part of the batch.
     """
     loss = F.softplus(-real).mean() + F.softplus(fake).mean()
-    return torch.where(discriminator_accuracy(real, fake) > rest_above, loss.detach(), loss)
+    told = discriminator_accuracy(real, fake) if accuracy is None else accuracy
+    return torch.where(told > rest_above, loss.detach(), loss)
 
 
 def generation_loss(fake: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ktan.parallel import ONE, Group
+
 
 def consistency_loss(predictions: Tensor, strong_logits: Tensor, threshold: float) -> Tensor:
     """The loss above, a scalar; 0 where no prediction reaches the threshold, or for no sample.
@@ -44,24 +46,24 @@ class DistributionAlignment(nn.Module):
         self.register_buffer("target", torch.full((classes,), 1 / classes))
 
     @torch.no_grad()
-    def forward(self, weak_logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, weak_logits: Tensor, labels: Tensor, group: Group = ONE) -> Tensor:
         """Aligned predictions, float32 [u, classes].
 
         `weak_logits`: float [u, classes]; `labels`: int64 [l], of this step's labelled samples,
-        -1 where there is none.
+        -1 where there is none. `group`: the processes that have the step's other samples.
         """
         predictions = weak_logits.float().softmax(dim=1)
         if self.training:
-            self._see(predictions, labels)
+            self._see(predictions, labels, group)
         aligned = predictions * (self.target / self.predicted.clamp(min=1e-6))
         return aligned / aligned.sum(dim=1, keepdim=True)
 
-    def _see(self, predictions: Tensor, labels: Tensor) -> None:
+    def _see(self, predictions: Tensor, labels: Tensor, group: Group) -> None:
         if len(predictions):
-            self.predicted.lerp_(predictions.mean(dim=0), 1 - self._momentum)
+            self.predicted.lerp_(group.mean(predictions.mean(dim=0)), 1 - self._momentum)
         # A label of -1 becomes class 0 with weight 0: nothing waits for how many there are.
         known = (labels >= 0).float()
         classes = F.one_hot(labels.clamp(min=0), len(self.target)).float()
-        count = known.sum()
-        mean = (classes * known[:, None]).sum(dim=0) / count.clamp(min=1)
+        count = group.mean(known.sum())
+        mean = group.mean((classes * known[:, None]).sum(dim=0)) / count.clamp(min=1 / group.count)
         self.target.lerp_(torch.where(count > 0, mean, self.target), 1 - self._momentum)

@@ -56,7 +56,11 @@ class HintGame:
         return _mean([generation_loss(self._scores(pair.key, _fake(pair), view)) for pair in pairs])
 
     def _discrimination(self, view: View, batch: Batch) -> Tensor:
-        return _mean([discrimination_loss(*game, self._rest) for game in self._games(view, batch)])
+        losses = []
+        for game in self._games(view, batch):
+            told = view.group.mean(discriminator_accuracy(*game))
+            losses.append(discrimination_loss(*game, self._rest, told))
+        return _mean(losses)
 
     def _games(self, view: View, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """D's scores of the teacher's and of the student's hints, from one call of D."""

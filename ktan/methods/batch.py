@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ktan.parallel import ONE, Group
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -70,6 +72,8 @@ class View:
     """a."""
     half: torch.dtype | None = None
     """What the pass multiplied in, where that was not float32."""
+    group: Group = ONE
+    """The processes whose samples together are the step's."""
 
     def in_its_precision(self) -> AbstractContextManager[object]:
         """Within, layers that a method puts behind the student multiply as the student did."""

@@ -62,7 +62,7 @@ class FixMatch:
                 )
             if not self.balance:
                 return view.weak_logits.softmax(dim=1)
-            aligned: Tensor = alignment(view.weak_logits, batch.all_labels)
+            aligned: Tensor = alignment(view.weak_logits, batch.all_labels, view.group)
             return aligned
 
         def consistency(view: View, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ktan.methods.batch import Batch, View
+from ktan.parallel import ONE, Group
 from ktan.tap_reader import read_taps
 
 STUDENT = "student"
@@ -96,6 +97,8 @@ class Objective(nn.Module):
             {player: nn.ModuleDict(dict(modules)) for player, modules in owned.items()}
         )
         self._measures = measures
+        self.group = ONE
+        """The processes that share each step; the trainer's to set."""
 
     def observe(self, student: nn.Module, batch: Batch) -> View:
         """The one forward pass that a step needs; under autocast, where the caller asks for it."""
@@ -108,7 +111,9 @@ class Objective(nn.Module):
         logits, features = read(samples)
         device = samples.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return View(logits.float(), features, len(batch.labelled), len(batch.answered), half)
+        return View(
+            logits.float(), features, len(batch.labelled), len(batch.answered), half, self.group
+        )
 
     def losses(
         self, player: str, view: View, batch: Batch, stage: Stage | None = None
@@ -130,7 +135,10 @@ class Objective(nn.Module):
         bounds = self._bounds(losses)
         free = [loss for name, loss in losses.items() if name not in bounds]
         if bounds:
-            scaled = [_bounded(losses[name], losses[by], parameters) for name, by in bounds.items()]
+            scaled = [
+                _bounded(losses[name], losses[by], parameters, self.group)
+                for name, by in bounds.items()
+            ]
             for gradients in scaled:
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
@@ -145,7 +153,8 @@ class Objective(nn.Module):
         values = dict(losses)
         if torch.is_grad_enabled():
             for name, by in self._bounds(losses).items():
-                scale = _scale(*(_gradient(losses[term], parameters) for term in (name, by)))
+                pair = (_gradient(losses[term], parameters, self.group) for term in (name, by))
+                scale = _scale(*pair)
                 values[name] = losses[name] * scale
         return torch.stack(list(values.values())).sum()
 
@@ -191,15 +200,22 @@ class Objective(nn.Module):
             return self.total(losses, [*student.parameters(), *self.learnables(STUDENT)])
 
 
-def _bounded(loss: Tensor, by: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+def _bounded(
+    loss: Tensor, by: Tensor, parameters: Sequence[nn.Parameter], group: Group
+) -> list[Tensor | None]:
     """The gradient of `loss`, scaled to at most the L2 norm of that of `by`."""
-    own, other = (_gradient(value, parameters) for value in (loss, by))
+    own, other = (_gradient(value, parameters, group) for value in (loss, by))
     scale = _scale(own, other)
     return [None if gradient is None else gradient * scale for gradient in own]
 
 
-def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+def _gradient(
+    loss: Tensor, parameters: Sequence[nn.Parameter], group: Group
+) -> tuple[Tensor | None, ...]:
+    """On the whole step's samples: what is not linear in it must not see one process's share."""
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    group.average([gradient for gradient in found if gradient is not None])
+    return found
 
 
 def _laid(gradient: Tensor, parameter: Tensor) -> Tensor:

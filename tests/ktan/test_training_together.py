@@ -1,5 +1,6 @@
 """Students trained together end as if each were alone, whatever stops them; stages and rounds."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +40,13 @@ def live() -> LiveTeacher:
 
 
 def lessons(
-    teacher: LiveTeacher, names: tuple[str, ...], folder: Path | None = None
+    teacher: LiveTeacher,
+    names: tuple[str, ...],
+    folder: Path | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> list[Lesson]:
     """Students of one seed; the teacher reads the taps of all their methods."""
-    methods = [parse_method(name, {}) for name in names]
+    methods = [parse_method(name, dict(settings or {})) for name in names]
     teacher.read({t.name: t for m in methods for t in m.teacher_taps(teacher.stages)}.values())  # type: ignore[arg-type]
     answers = teacher.answer(images(32, 0)[0])
     made = []
