@@ -4,13 +4,11 @@ A file is safetensors, written once and never changed: of one request under `chu
 under `shards/`. What is mapped stays readable when the file is removed.
 """
 
-import functools
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +28,25 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
 }
 _CHECKSUM = "checksum"
+_Mapped = tuple[dict[str, np.ndarray], np.ndarray]
+"""Arrays by name, and uint8: the header as it lies in the file, with all receipts."""
 
 
-@dataclass(frozen=True, eq=False)
 class AnswerFile:
-    """One file, mapped and found sound."""
+    """One file, found sound, and mapped for as long as nobody lets go of it."""
 
-    path: Path
-    arrays: Mapping[str, np.ndarray]
-    """By name; mapped, and never written to."""
-    header: np.ndarray
-    """uint8: safetensors' header as it lies in the file, with all receipts."""
+    def __init__(self, path: Path, teacher_version: str) -> None:
+        """As `read`."""
+        self.path = path
+        self.on_use: Callable[[AnswerFile], None] | None = None
+        """Called whenever its map is looked at."""
+        self._teacher_version = teacher_version
+        self._mapped: _Mapped | None = _sound(path, teacher_version)
+        arrays, _ = self._mapped
+        self.names = tuple(arrays)
+        """Of its arrays."""
+        self.size = sum(array.nbytes for array in arrays.values())
+        """Bytes of its arrays."""
 
     @classmethod
     def read(cls, path: Path, teacher_version: str) -> "AnswerFile":
@@ -49,22 +55,7 @@ class AnswerFile:
         Raises UserError when it is not of this teacher version, does not fit its checksum or cannot
         be read, FileNotFoundError when it is not there.
         """
-        try:
-            arrays, header = _map(path)
-            metadata = _metadata(header)
-            sound = metadata.pop(_CHECKSUM) == _checksum(arrays, metadata)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(corrupt(path)) from error
-        except (OSError, RuntimeError, MemoryError) as error:
-            if not path.exists():
-                raise FileNotFoundError(path) from error
-            raise UserError(
-                f"{path} is there but cannot be read: permission is missing, memory is short, or "
-                "this process maps too many files (vm.max_map_count); mend that and run again"
-            ) from error
-        if not sound or metadata.get("teacher_version") != teacher_version:
-            raise UserError(corrupt(path))
-        return cls(path, arrays, header)
+        return cls(path, teacher_version)
 
     @staticmethod
     def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -79,19 +70,38 @@ class AnswerFile:
             temporary.unlink(missing_ok=True)
             raise
 
-    @functools.cached_property
-    def size(self) -> int:
-        """Bytes of its arrays."""
-        return sum(array.nbytes for array in self.arrays.values())
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """By name; mapped, and never written to. Raises UserError as `read` does, and when the file
+        went after it was let go of."""
+        return self._map()[0]
 
     @property
     def receipts(self) -> list[tuple[str, str]]:
         """Request id and receipt of each request, the receipt in the JSON that was stored."""
-        metadata = _metadata(self.header)
+        metadata = _metadata(self._map()[1])
         if "requests" in metadata:
             requests = json.loads(metadata["requests"])
             return [(request["request_id"], request["receipt"]) for request in requests]
         return [(metadata["request_id"], metadata["receipt"])]
+
+    def let_go(self) -> None:
+        """Maps it no longer; it is mapped, and verified, again when it is looked at."""
+        self._mapped = None
+
+    def _map(self) -> _Mapped:
+        # Another thread may let go of it meanwhile.
+        mapped = self._mapped
+        if mapped is None:
+            try:
+                mapped = self._mapped = _sound(self.path, self._teacher_version)
+            except FileNotFoundError as error:
+                raise UserError(
+                    f"{self.path} is gone: another process put it into a shard meanwhile; run again"
+                ) from error
+        if self.on_use is not None:
+            self.on_use(self)
+        return mapped
 
 
 def arrival(path: Path) -> int:
@@ -119,8 +129,28 @@ def corrupt(path: Path) -> str:
     )
 
 
-def _map(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Arrays and header of a safetensors file."""
+def _sound(path: Path, teacher_version: str) -> _Mapped:
+    """A file's arrays and header, mapped and verified. Raises as `AnswerFile.read` does."""
+    try:
+        arrays, header = _map(path)
+        metadata = _metadata(header)
+        sound = metadata.pop(_CHECKSUM) == _checksum(arrays, metadata)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(corrupt(path)) from error
+    except (OSError, RuntimeError, MemoryError) as error:
+        if not path.exists():
+            raise FileNotFoundError(path) from error
+        raise UserError(
+            f"{path} is there but cannot be read: permission is missing, memory is short, or "
+            "this process maps too many files (vm.max_map_count); mend that and run again"
+        ) from error
+    if not sound or metadata.get("teacher_version") != teacher_version:
+        raise UserError(corrupt(path))
+    return arrays, header
+
+
+def _map(path: Path) -> _Mapped:
+    """Of a safetensors file."""
     size = path.stat().st_size
     if size < 8:
         raise ValueError("too short for a header")

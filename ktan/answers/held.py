@@ -17,6 +17,7 @@ import numpy as np
 
 from ktan.answers.files import ARRIVAL, DIGESTS, TAP, AnswerFile, arrival, corrupt
 from ktan.answers.index import Digests, Positions, TapIndex
+from ktan.answers.maps import Maps
 from ktan.answers.shards import REQUEST, next_name, portions, ready, write_shard
 from ktan.durable import put_durably
 from ktan.errors import UserError
@@ -26,7 +27,7 @@ CHUNKS = "chunks"
 
 
 class HeldAnswers:
-    """Files of one teacher version, mapped and searchable; none of their answers in memory."""
+    """Files of one teacher version, found sound and searchable; none of their answers in memory."""
 
     def __init__(self, folder: Path, teacher_version: str, taps: Sequence[str]) -> None:
         """Holds nothing before `load`."""
@@ -36,6 +37,9 @@ class HeldAnswers:
         self._shards: dict[int, AnswerFile] = {}
         self._loose: dict[int, AnswerFile] = {}
         """Of one request each. Shards and these are numbered together, in the order of arrival."""
+        self._loose_digests: dict[AnswerFile, Digests] = {}
+        """In memory, to be searched when their file is not mapped."""
+        self._maps = Maps()
         self._numbers = itertools.count()
         self._loose_bytes = 0
         self._arrivals = 0
@@ -50,10 +54,9 @@ class HeldAnswers:
             part.mkdir(parents=True, exist_ok=True)
 
     def load(self, fold: Callable[[], None] | None) -> None:
-        """Maps and verifies all there is, and calls `fold` whenever there is enough for a shard.
+        """Verifies all there is, and calls `fold` whenever there is enough for a shard.
 
-        A process can map some 65,000 files, and a store of an earlier version may have more. Raises
-        UserError for a file that is not sound.
+        Raises UserError for a file that is not sound.
         """
         # In this order: what another process folds meanwhile is found in its shard.
         for chunk in self._present_chunks():
@@ -142,9 +145,9 @@ class HeldAnswers:
         """File number and row of the first answer of tap `name` to each sample; -1: none."""
         return self._index[name].find(digests)
 
-    def values(self, name: str, number: int) -> np.ndarray:
-        """All answers of a tap in one file, mapped: float32 [rows, *shape]."""
-        return self._file(number).arrays[TAP + name]
+    def file(self, number: int) -> AnswerFile:
+        """The file of that number, which has array `TAP` + name of the taps that it answers."""
+        return self._loose[number] if number in self._loose else self._shards[number]
 
     def digests(self, taps: Sequence[str]) -> Digests:
         """Of all samples with an answer of any of `taps`, each once, in no particular order."""
@@ -174,8 +177,9 @@ class HeldAnswers:
             if (files < 0).any():
                 raise KeyError(f"an answer of {name!r} is missing")
             for number in np.unique(files).tolist():
-                requests = self._file(number).arrays.get(REQUEST + name)
-                found = [0] if requests is None else requests[rows[files == number]].tolist()
+                file, found = self.file(number), [0]
+                if REQUEST + name in file.names:
+                    found = file.arrays[REQUEST + name][rows[files == number]].tolist()
                 places.setdefault(number, set()).update(found)
         return places
 
@@ -202,13 +206,14 @@ class HeldAnswers:
             write_shard(path, portion, self._version)
             self._admit_new_shards()
 
-    def _file(self, number: int) -> AnswerFile:
-        return self._loose[number] if number in self._loose else self._shards[number]
-
     def _admit_loose(self, file: AnswerFile) -> None:
         number = next(self._numbers)
-        for name in self._taps(file):
-            self._index[name].add(number, file.arrays[DIGESTS])
+        taps = self._taps(file)
+        if file not in self._loose_digests:
+            self._loose_digests[file] = file.arrays[DIGESTS].copy()
+            self._maps.add(file)
+        for name in taps:
+            self._index[name].add(number, self._loose_digests[file])
         self._loose[number] = file
         self._loose_bytes += file.size
 
@@ -238,12 +243,15 @@ class HeldAnswers:
         for file in left:
             self._admit_loose(file)
         for file in loose:
-            if remove and file.path.stem in self._in_shards:
-                file.path.unlink(missing_ok=True)
+            if file.path.stem in self._in_shards:
+                del self._loose_digests[file]
+                self._maps.forget(file)
+                if remove:
+                    file.path.unlink(missing_ok=True)
 
     def _taps(self, file: AnswerFile) -> list[str]:
         """Raises UserError when one of them is not of this store."""
-        names = [name.removeprefix(TAP) for name in file.arrays if name.startswith(TAP)]
+        names = [name.removeprefix(TAP) for name in file.names if name.startswith(TAP)]
         if not self._index.keys() >= set(names):
             raise UserError(corrupt(file.path))
         return names

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ktan.answers.files import TAP, AnswerFile
 from ktan.answers.index import Positions
+from ktan.teacher import AnswerTap
 
 
 class AnswerRows:
@@ -24,15 +26,16 @@ class AnswerRows:
 
     def __init__(
         self,
-        shape: tuple[int, ...],
-        files: Mapping[int, np.ndarray],
+        tap: AnswerTap,
+        files: Mapping[int, AnswerFile],
         file: Positions,
         row: Positions,
     ) -> None:
-        """files: number → float32 [rows, *shape]; file, row: int64 [n], of each sample."""
-        self.shape = (len(file), *shape)
+        """files: by number, with answers of `tap`; file, row: int64 [n], of each sample."""
+        self.shape = (len(file), *tap.shape)
         """(n, *shape of one answer)."""
         self.dtype = torch.float32
+        self._array = TAP + tap.name
         self._files = files
         self._file = file
         self._row = row
@@ -55,9 +58,13 @@ class AnswerRows:
         values = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         present = np.unique(files)
         if len(present) == 1:
-            np.take(self._files[operator.index(present[0])], rows, axis=0, out=values)
+            np.take(self._answers(operator.index(present[0])), rows, axis=0, out=values)
             return torch.from_numpy(values)
         for number in present.tolist():
             places = np.flatnonzero(files == number)
-            values[places] = self._files[number][rows[places]]
+            values[places] = self._answers(number)[rows[places]]
         return torch.from_numpy(values)
+
+    def _answers(self, number: int) -> np.ndarray:
+        """All of one file, mapped: float32 [rows, *shape of one answer]."""
+        return self._files[number].arrays[self._array]

@@ -236,8 +236,8 @@ class AnswerStore:
                 f"{absent} of {len(digests)} samples have no answer in {self.folder}; "
                 "ask the teacher for them first"
             )
-        values = {number: self._held.values(name, number) for number in np.unique(files).tolist()}
-        return AnswerRows(self._taps[name].shape, values, files, rows)
+        read = {number: self._held.file(number) for number in np.unique(files).tolist()}
+        return AnswerRows(self._taps[name], read, files, rows)
 
     def _names(self, taps: Sequence[str] | None) -> tuple[str, ...]:
         if taps is None:
