@@ -20,7 +20,14 @@ from ktan.trainer import TrainerOptions
 from student_client.errors import TeacherError, TeacherUnavailable
 from student_client.options import QueryOptions
 from student_client.public_data import PublicData
-from student_client.queries import Chosen, choose, choose_further, portions, write_selection
+from student_client.queries import (
+    Chosen,
+    choose,
+    choose_further,
+    portions,
+    read_selection,
+    write_selection,
+)
 from student_client.screen import Screen
 from student_client.sources import Answers, Source
 
@@ -108,6 +115,10 @@ class Asking:
                 "asking for more"
             )
             raise
+
+    def follow(self) -> None:
+        """Takes up what another process has chosen and asked meanwhile."""
+        self.chosen = read_selection(self.folder, self.public)
 
     def in_steps(self) -> TrainerOptions:
         """The trainer's options, where epochs are passes over the answers to *all* rounds."""

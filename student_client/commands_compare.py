@@ -38,9 +38,10 @@ class ComparedStudent(StudentOptions):
 
 @dataclass(frozen=True)
 class ComparedTraining(TrainerOptions):
-    """How all students are trained; the seed is the comparison's to vary."""
+    """How all students are trained, by one process; the seed is the comparison's to vary."""
 
     seed: Annotated[int, Parameter(parse=False)] = 0
+    shard: Annotated[bool, Parameter(parse=False)] = False
 
 
 Student = Annotated[ComparedStudent, STUDENT]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 from pathlib import Path
 from typing import Annotated
 
+from ktan.parallel import group_of
 from ktan.trainer import TrainerOptions
 from student_client.connection_options import WIRE, Flag, Wire
 from student_client.option_groups import (
@@ -49,7 +51,8 @@ def train(
     """Train a student on the answers of a teacher; says what they cost and asks before it spends.
 
     Only public samples are used and sent. Each answer is paid for once and kept in OUT/answers:
-    after ctrl-C or a crash the same command with --resume goes on and pays nothing twice.
+    after ctrl-C or a crash the same command with --resume goes on and pays nothing twice. Under
+    torchrun several processes train the one student together.
 
     Parameters
     ----------
@@ -67,9 +70,12 @@ def train(
     json
         Print the result as one JSON object; everything else goes to standard error.
     """
-    screen = Screen(json=json)
     run = Run(teacher, out, data, recipe, student, queries, trainer, connection, course)
-    result = train_student(run, screen, resume=resume, agreed=yes, enough=enough)
+    with group_of(os.environ).open() as group:
+        screen = Screen(json=json, quiet=not group.leads)
+        result = train_student(run, screen, resume=resume, agreed=yes, enough=enough, group=group)
+    if not group.leads:
+        return
     if json:
         print(jsonlib.dumps(result, indent=2, ensure_ascii=False))
         return

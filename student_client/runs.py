@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor, nn
+from torch import nn
 
 from ktan.data import DataSource, SplitRecipe
+from ktan.data_parts import Rows
 from ktan.errors import UserError
-from ktan.evaluation import accuracy
-from ktan.history import History
 from ktan.methods import Method, Objective
 from ktan.methods.combination import method_options
 from ktan.methods.needs import require
@@ -31,12 +30,11 @@ from ktan.networks import (
     multiply_adds,
 )
 from ktan.networks.exits import exit_heads
+from ktan.parallel import ONE, Group
 from ktan.schedule import in_rounds
-from ktan.spool import taken
 from ktan.teacher import AnswerTap
 from ktan.threads import suit_threads
-from ktan.trainer import CHECKPOINT, TrainerOptions, train
-from ktan.training_data import TrainingData
+from ktan.trainer import CHECKPOINT, TrainerOptions
 from student_client.asking import Asking
 from student_client.binding import bind_method, blank, new_student
 from student_client.config import CONFIG, check_config, write_config
@@ -51,13 +49,13 @@ from student_client.options import (
     hint_paths,
     network_spec,
 )
-from student_client.provenance import UNPROTECTED
 from student_client.public_data import PublicData
 from student_client.queries import read_selection
 from student_client.results import RESULT, Taught, write_results
 from student_client.screen import Screen
-from student_client.sources import Answers, LocalSource, ServiceSource, Source
+from student_client.sources import LocalSource, ServiceSource, Source
 from student_client.tap_choice import used_by
+from student_client.training import train_on
 
 NO_TEACHER: Final = "none"
 
@@ -94,11 +92,19 @@ class Run:
 
 
 def train_student(
-    run: Run, screen: Screen, *, resume: bool, agreed: bool, enough: bool = False
+    run: Run,
+    screen: Screen,
+    *,
+    resume: bool,
+    agreed: bool,
+    enough: bool = False,
+    group: Group = ONE,
 ) -> dict[str, Any]:
     """Makes the student and returns what `result.json` says of it.
 
     agreed: pay for answers without asking. enough: on resuming, further rounds ask for nothing.
+    group: processes that all call this with the same run, and see the same files; the first one
+    asks the service, writes, and returns the result, the others an empty one.
     Raises UserError, TeacherError or TeacherUnavailable; at these and at ctrl-C the folder keeps
     what there is, and `resume` goes on from it.
     """
@@ -109,10 +115,15 @@ def train_student(
     if run.course.rounds is not None and not (run.teacher != NO_TEACHER and method.needs):
         raise UserError("--rounds splits queries, and nobody is asked here; leave it away")
     given = hint_paths(run.student)
-    _open_folder(run, resume=resume)
+    # Started again after a failure, it goes on from whatever there is.
+    begun = group.leads and group.restarted and _begun(run.out)
+    resume = group.any(resume or begun)
+    if group.leads:
+        _open_folder(run, resume=resume)
+    group.wait()
     try:
         return _train_student(
-            run, screen, method, given, resume=resume, agreed=agreed, enough=enough
+            run, screen, method, given, group, resume=resume, agreed=agreed, enough=enough
         )
     except (KeyboardInterrupt, TeacherUnavailable, TeacherError):
         if _begun(run.out):
@@ -128,6 +139,7 @@ def _train_student(
     screen: Screen,
     method: Method,
     given: Mapping[str, tuple[str, ...]],
+    group: Group,
     *,
     resume: bool,
     agreed: bool,
@@ -142,13 +154,13 @@ def _train_student(
     public = PublicData.load(run.data, run.recipe).holding_out(run.course.validation)
     spec = network_spec(run.student, public.input_shape, len(public.classes))
     batch = run.trainer.labelled_batch + run.trainer.answered_batch
-    suit_threads(batch * multiply_adds(spec))
+    suit_threads(batch // group.count * multiply_adds(spec))
     student = new_student(spec, run.trainer.seed)
     _introduce(screen, public, spec, student, method)
-    source = _source(run, method, screen, agreed=agreed)
+    source = _source(run, method, screen, agreed=agreed, asks=group.leads)
     taps: dict[str, AnswerTap] = {}
 
-    def bind(values: Mapping[str, Tensor]) -> Objective:
+    def bind(values: Mapping[str, Rows]) -> Objective:
         objective = bind_method(method, student, spec, taps, given, values, run.trainer.seed)
         if run.course.rounds is not None and not any(stage.asks for stage in objective.stages):
             objective.stages = in_rounds(objective.stages, run.course.rounds)
@@ -159,18 +171,26 @@ def _train_student(
         if source is None:
             objective = bind({})
         else:
+            if not group.leads:
+                group.wait()
             asking = Asking(
                 public, source, run.queries, run.trainer, default_hint(spec), run.out, screen,
-                read_selection(run.out, public) if resume else None,
+                read_selection(run.out, public) if resume or not group.leads else None,
             )  # fmt: skip
-            if enough:
+            if enough and group.leads:
                 asking.close()
             taps = dict(source.prepare(public, asking.complete))
             # Whatever does not fit must be found before anything is paid for.
             require(method.needs, taps, method.name)
             answers = asking.begin(student, bind(blank(taps)).stages)
             objective = bind(answers.values)
-        history = _train(run, public, student, objective, asking, screen, resume=resume)
+            if group.leads:
+                group.wait()
+        history = train_on(
+            public, student, objective, asking, run.trainer, run.out, screen, group, resume=resume
+        )
+    if not group.leads:
+        return {}
     taught = Taught(
         student, spec, method, history,
         None if asking is None else asking.asked,
@@ -220,7 +240,7 @@ def _introduce(
     screen.fact("Method", f"{method.name} ({options})" if options else method.name)
 
 
-def _source(run: Run, method: Method, screen: Screen, *, agreed: bool) -> Source | None:
+def _source(run: Run, method: Method, screen: Screen, *, agreed: bool, asks: bool) -> Source | None:
     if run.teacher == NO_TEACHER or not method.needs:
         return None
     taps = used_by(method, all_of_them=run.queries.all_taps)
@@ -237,64 +257,5 @@ def _source(run: Run, method: Method, screen: Screen, *, agreed: bool) -> Source
         screen,
         agreed=agreed,
         taps=taps,
+        asked_elsewhere=not asks,
     )
-
-
-def _train(
-    run: Run,
-    public: PublicData,
-    student: nn.Module,
-    objective: Objective,
-    asking: Asking | None,
-    screen: Screen,
-    *,
-    resume: bool,
-) -> History:
-    def data() -> TrainingData:
-        """All there is by now."""
-        asked = None if asking is None else asking.asked
-        return TrainingData(
-            labelled=public.labelled,
-            labels=public.labels,
-            answered=None if asked is None else taken(public.unlabelled, asked.rows),
-            answers={} if asking is None or asking.answers is None else asking.answers.values,
-            unlabelled=public.unlabelled if objective.unlabelled else None,
-        )
-
-    def ask(further: int, current: nn.Module) -> TrainingData:
-        assert asking is not None
-        asking.further(further, current)
-        return data()
-
-    def validate(network: nn.Module) -> float:
-        return accuracy(
-            network,
-            public.validation,
-            public.validation_labels,
-            normalise=public.normalisation,
-            precision=run.trainer.precision,
-        )
-
-    in_several = asking is not None and len(asking.portions) > 1
-    return train(
-        student,
-        objective,
-        data(),
-        run.trainer if asking is None else asking.in_steps(),
-        normalise=public.normalisation,
-        folder=run.out,
-        resume=resume and (run.out / CHECKPOINT).exists(),
-        validate=validate if len(public.validation) else None,
-        ask=ask if in_several else None,
-        note=_note(None if asking is None else asking.answers),
-        progress=screen.bars,
-    )
-
-
-def _note(answers: Answers | None) -> str:
-    if answers is None:
-        return ""
-    origin = answers.provenance
-    if origin.promise is None or origin.epsilon_spent is None:
-        return UNPROTECTED.split(",", maxsplit=1)[0]
-    return f"ε {origin.epsilon_spent:.3g}/{origin.promise.epsilon:g}"

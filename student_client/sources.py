@@ -126,8 +126,10 @@ class ServiceSource:
         *,
         agreed: bool,
         taps: TapChoice = all_taps,
+        asked_elsewhere: bool = False,
     ):
-        """agreed: pay without asking. taps: which of the teacher's are asked, and paid for."""
+        """agreed: pay without asking. taps: which of the teacher's are asked, and paid for.
+        asked_elsewhere: another process has asked; what it stored is read, and nobody is asked."""
         self._address = address
         self._connection = connection
         self._folder = folder
@@ -135,12 +137,15 @@ class ServiceSource:
         self._screen = screen
         self._agreement = Agreement(screen, folder, beforehand=agreed)
         self._choose_taps = taps
+        self._asked_elsewhere = asked_elsewhere
         self._asked: tuple[str, ...] = ()
         self._teacher: RemoteTeacher | None = None
         self._description: TeacherDescription | None = None
 
     def prepare(self, public: PublicData, chosen: Chosen | None) -> Mapping[str, AnswerTap]:
         """Asks the service what it is, unless everything that is `chosen` is here already."""
+        if self._asked_elsewhere:
+            return self._chosen_taps(AnswerStore.open(self._folder).manifest.taps)
         if chosen is not None and Pin.read(self._folder) is not None:
             store = AnswerStore.open(self._folder)
             digests = sample_digests(public.unlabelled, chosen.rows)

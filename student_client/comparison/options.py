@@ -19,8 +19,8 @@ from student_client.connection import Connection
 from student_client.option_groups import defaults_of, option_name, settings_of
 from student_client.options import LOCAL, QueryOptions, StudentOptions
 
-_OF_A_CELL = ("method", "seed")
-"""Options of `train` that a comparison varies itself."""
+_OF_A_CELL = ("method", "seed", "shard")
+"""Options of `train` that a comparison varies itself, or that one process has no use for."""
 
 
 @dataclass(frozen=True)
