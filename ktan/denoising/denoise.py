@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ktan.denoising.known import Known
 from ktan.denoising.posterior import posterior_mean
 from ktan.denoising.simplex import project_to_simplex
 from ktan.errors import UserError
@@ -42,7 +43,7 @@ class Shrinkage:
         """See `denoise`. Raises UserError for a name that is none of its."""
         _check(how)
         self._how, self._noise_sd = how, noise_sd
-        self._known: dict[bytes, Tensor] = {}
+        self._known: Known | None = None
 
     def __call__(self, probabilities: Tensor) -> Tensor:
         """float [n, classes], shrunk; as they are where no noise was added."""
@@ -53,10 +54,13 @@ class Shrinkage:
         return torch.stack([self._mean(row) for row in probabilities.detach()])
 
     def _mean(self, row: Tensor) -> Tensor:
-        key = row.numpy().tobytes()
-        if key not in self._known:
-            self._known[key] = posterior_mean(row, self._noise_sd)
-        return self._known[key]
+        if self._known is None or not self._known.suits(row):
+            self._known = Known(row)
+        found = self._known.get(row)
+        if found is None:
+            found = posterior_mean(row, self._noise_sd)
+            self._known.put(row, found)
+        return found
 
 
 def _check(how: str) -> None:

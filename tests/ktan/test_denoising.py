@@ -1,3 +1,4 @@
+import sys
 from typing import get_args
 
 import numpy as np
@@ -9,7 +10,15 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 from scipy.stats import beta
 
-from ktan.denoising import Denoising, Shrinkage, denoise, posterior_mean, project_to_simplex
+from ktan import spool
+from ktan.denoising import (
+    Denoising,
+    Shrinkage,
+    denoise,
+    known,
+    posterior_mean,
+    project_to_simplex,
+)
 from ktan.denoising.posterior import CONCENTRATIONS
 from ktan.errors import UserError
 
@@ -173,6 +182,36 @@ def test_shrinkage_in_training_does_not_depend_on_the_batch_an_answer_comes_in(
     assert torch.equal(again, found)
     assert torch.equal(first(answers[[3, 3, 5]]), found[[3, 3, 5]])
     assert first(answers[:0]).shape == (0, 5)
+
+
+def test_means_that_are_looked_up_are_those_that_were_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In blocks of 2, 4, 8 and 16, all of them in files; of several widths, one after another."""
+    monkeypatch.setattr(known, "_FIRST", 2)
+    monkeypatch.setattr(spool, "LIMIT", 0)
+    computed: list[torch.Tensor] = []
+
+    def counted(row: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        computed.append(row)
+        return posterior_mean(row, noise_sd)
+
+    # The package's function of that name hides the module.
+    monkeypatch.setattr(sys.modules[Shrinkage.__module__], "posterior_mean", counted)
+    shrink = Shrinkage("posterior", 0.15)
+    generator = torch.Generator().manual_seed(2)
+    for answers in (
+        torch.randn(23, 5, generator=generator),
+        torch.randn(3, 4, generator=generator),
+        torch.randn(3, 4, generator=generator).double(),
+    ):
+        computed.clear()
+        expected = torch.stack([posterior_mean(row, 0.15) for row in answers])
+        for order in (torch.arange(len(answers)), torch.arange(len(answers)).flip(0)):
+            found = shrink(answers[order])
+            assert found.dtype == answers.dtype
+            assert torch.equal(found, expected[order])
+        assert len(computed) == len(answers)
 
 
 def test_an_unknown_shrinkage_is_refused() -> None:
