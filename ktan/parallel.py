@@ -155,10 +155,9 @@ class Group:
         try:
             return exchange()
         except RuntimeError as error:
-            line = str(error).strip().partition("\n")[0]
             raise ProcessLost(
-                f"another process of this training is gone, and it goes on from its last "
-                f"checkpoint when all are started again ({line})"
+                "another process of this training is gone; it goes on from its last checkpoint "
+                "when all are started again"
             ) from error
 
 

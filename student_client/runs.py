@@ -155,6 +155,13 @@ def _train_student(
     spec = network_spec(run.student, public.input_shape, len(public.classes))
     batch = run.trainer.labelled_batch + run.trainer.answered_batch
     suit_threads(batch // group.count * multiply_adds(spec))
+    asks = run.teacher != NO_TEACHER and bool(method.needs)
+    for size, there, what in (
+        (run.trainer.labelled_batch, len(public.labelled), "labelled"),
+        (run.trainer.answered_batch, run.queries.queries if asks else 0, "answered"),
+    ):
+        # Before anything is paid for; no step has more than there are.
+        group.share(min(size, there), what)
     student = new_student(spec, run.trainer.seed)
     _introduce(screen, public, spec, student, method)
     source = _source(run, method, screen, agreed=agreed, asks=group.leads)

@@ -47,8 +47,8 @@ def interrupting(monkeypatch, after):
     """Ctrl-C at the checkpoint of step `after`."""
     save = pupil.save_checkpoint
 
-    def saving(path, modules, optimisers, state, device):
-        save(path, modules, optimisers, state, device)
+    def saving(path, modules, optimisers, state, *others):
+        save(path, modules, optimisers, state, *others)
         if state["step"] == after:
             os.kill(os.getpid(), signal.SIGINT)
 
