@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-BIN = Path(sys.executable).parent
+from tests.end_to_end.commands import Running, start
+
 QUERIES = 120
 SPLIT = ["--private", "600", "--labelled", "60", "--unlabelled", "200", "--test", "100"]
 _LARGER = ["--labelled", "100", "--unlabelled", "1000", "--test", "1000"]
 SHARES = ["--answers", str(QUERIES), "--share", "probabilities=0.9", "--share", "hint=0.1"]
+_TEACHER = ("--teachers", "6", "--reference-steps", "100")
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True)
@@ -46,21 +52,22 @@ class Deployment:
     def student(self) -> Path:
         return self.folder / "student"
 
-    def run(
-        self, command: str, *arguments: object, check: bool = True
-    ) -> subprocess.CompletedProcess[str]:
+    def start(self, command: str, *arguments: object) -> Running:
+        """A command in a process of its own."""
+        return start(self.folder / "said", command, *arguments)
+
+    def run(self, command: str, *arguments: object, check: bool = True) -> Done:
         """One command to its end; its output is shown when it fails unexpectedly."""
-        done = subprocess.run(
-            line(command, *arguments), capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0 or not check, f"{done.args}\n{done.stdout}\n{done.stderr}"
+        running = self.start(command, *arguments)
+        done = Done(running.end(), running.output, running.errors)
+        assert done.returncode == 0 or not check, f"{command} {arguments}\n{done}"
         return done
 
     def run_json(self, command: str, *arguments: object) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(self.run(command, *arguments, "--json").stdout)
         return result
 
-    def prepare(self, *plan: str, teacher: tuple[str, ...] = ("--teachers", "6")) -> None:
+    def prepare(self, *plan: str, teacher: tuple[str, ...] = _TEACHER) -> None:
         """Certificates, a ledger, a teacher."""
         self.run("teacher-server", "certs", "--out", self.folder / "certs",
                  "--server-name", "localhost", "--client", "anna", "--auditor", "otto")  # fmt: skip
@@ -70,36 +77,23 @@ class Deployment:
                  self.teacher, "--taps", "probabilities", "--taps", "hint=features:4",
                  "--epochs", "2", *teacher)  # fmt: skip
 
-    def train_student(self, address: str, *options: object) -> list[str]:
-        """The command line of the student's training."""
-        return line(
+    def train_student(self, address: str, *options: object) -> Running:
+        """The student's training."""
+        return self.start(
             "student-client", "train", address, *self.data, "--certs", self.folder / "certs/anna",
             "--queries", QUERIES, "--steps", "20", "--yes", "--out", self.student, "--json",
             *options,
         )  # fmt: skip
 
     @contextlib.contextmanager
-    def service(self, port: int = 0, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    def service(self, port: int = 0, *options: str) -> Iterator[tuple[Running, str]]:
         """A server process and its address; killed at the end if it still runs."""
-        command = line(
+        server = self.start(
             "teacher-server", "serve", self.teacher, "--ledger", self.ledger, "--certs",
             self.folder / "certs/server", "--listen", f"localhost:{port}", "--json",
             *(options or SHARES),
         )  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            try:
-                yield process, json.loads(process.stdout.readline())["listening"]
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-
-
-def line(command: str, *arguments: object) -> list[str]:
-    return [str(BIN / command), *(str(argument) for argument in arguments)]
-
-
-def stop(process: subprocess.Popen[str]) -> int:
-    """SIGTERM; the exit code."""
-    os.kill(process.pid, signal.SIGTERM)
-    return process.wait(timeout=60)
+        try:
+            yield server, json.loads(server.first_line())["listening"]
+        finally:
+            server.kill()

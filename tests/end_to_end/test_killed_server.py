@@ -1,15 +1,13 @@
 """kill -9 the server while a client queries: charged once, answered once, bit for bit."""
 
 import json
-import subprocess
-import time
 
 from ktan.answers import AnswerStore
 from ktan.teachers import TeacherCard
 from teacher_server.menu import build_menu, parse_shares
 from teacher_server.opening import reopen_ledger
 from teacher_server.public_teacher import PublicTeacher
-from tests.end_to_end.deployment import QUERIES, SHARES, Deployment, stop
+from tests.end_to_end.deployment import QUERIES, SHARES, Deployment
 from tests.ports import reserved_port
 
 KILLS = 3
@@ -21,27 +19,20 @@ def test_every_answer_is_charged_once_and_equals_the_stored_one(tmp_path):
     reserved = reserved_port()
     port = reserved.getsockname()[1]
     chunks = deployment.student / "answers" / "chunks"
-    client = subprocess.Popen(
-        deployment.train_student(f"localhost:{port}", "--query-batch", "2"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    client = deployment.train_student(f"localhost:{port}", "--query-batch", "2")
     try:
         for kill in range(KILLS):
             with deployment.service(port) as (server, _):
-                wait_for(lambda goal=(kill + 1) * 8: len(list(chunks.glob("*"))) >= goal, client)
-                server.kill()
-                assert server.wait() == -9
+                client.wait_for(lambda goal=(kill + 1) * 8: len(list(chunks.glob("*"))) >= goal)
+                assert server.kill() == -9
         with deployment.service(port) as (server, _):
-            output, errors = client.communicate(timeout=240)
-            assert client.returncode == 0, errors
-            assert stop(server) == 0
+            assert client.end() == 0, client.errors
+            assert server.stop() == 0
     finally:
         client.kill()
         reserved.close()
 
-    result = json.loads(output)
+    result = json.loads(client.output)
     report = deployment.run_json(
         "privacy-audit", "ledger", deployment.ledger, "--receipts", deployment.student / "answers"
     )
@@ -66,11 +57,3 @@ def compare_bit_for_bit(deployment, ledger, card, menu):
         stored = ledger.stored(keys)
         for key, row in zip(keys, held[tap.name], strict=True):
             assert stored[key] == row.numpy().astype("<f4").tobytes()
-
-
-def wait_for(condition, client, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert client.poll() is None, client.stderr.read()
-        assert time.monotonic() < end, "the client made no progress"
-        time.sleep(0.02)

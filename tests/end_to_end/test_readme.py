@@ -18,7 +18,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployme
     """A served teacher, and its address."""
     deployment = Deployment(tmp_path_factory.mktemp("served"), dataset="glyphs", size=7200)
     # A budget so large that the noise, secret and new in each run, decides nothing.
-    deployment.prepare("--epsilon", "300", teacher=("--teachers", "4"))
+    deployment.prepare("--epsilon", "300", teacher=("--teachers", "4", "--reference-steps", "500"))
     with deployment.service(0, "--answers", "300") as (_, address):
         yield deployment, address
 

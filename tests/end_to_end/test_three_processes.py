@@ -2,10 +2,14 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.deployment import QUERIES, Deployment, stop
+from tests.end_to_end.deployment import QUERIES, Deployment
+
+BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -15,15 +19,13 @@ def deployed(tmp_path_factory):
     # So large a budget that the noise, secret and new in each run, decides nothing.
     deployment.prepare("--epsilon", "200")
     with deployment.service() as (server, address):
-        done = subprocess.run(
-            deployment.train_student(address), capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, done.stderr
+        client = deployment.train_student(address)
+        assert client.end() == 0, client.errors
         budget = deployment.run_json(
             "student-client", "budget", address, "--certs", deployment.folder / "certs/anna"
         )
-        assert stop(server) == 0
-    return deployment, json.loads(done.stdout), budget
+        assert server.stop() == 0
+    return deployment, json.loads(client.output), budget
 
 
 def test_the_student_is_taught_and_says_under_which_promise(deployed):
@@ -117,5 +119,25 @@ def test_a_mistake_is_one_line_and_exit_code_2(deployed):
     ):
         done = deployment.run(*wrong, check=False)
         assert done.returncode == 2, wrong
-        assert "Traceback" not in done.stderr
-        assert done.stderr.strip().splitlines()[-1].startswith("error:")
+        assert_one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("teacher-server", "cap", "anna", "--epsilon", "1", "--ledger", "nowhere"),
+        ("student-client", "budget", "localhost:1", "--certs", "nowhere"),
+        ("privacy-audit", "ledger", "nowhere"),
+    ],
+)
+def test_so_it_is_for_the_commands_as_they_are_installed(wrong, tmp_path):
+    """The others are forked (tests/end_to_end/commands.py)."""
+    command = [str(BIN / wrong[0]), *wrong[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2, done.stderr
+    assert_one_line(done.stderr)
+
+
+def assert_one_line(errors):
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith("error:")
