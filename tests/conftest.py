@@ -3,6 +3,7 @@
 import os
 import random
 import secrets
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ settings.register_profile(
 )
 settings.load_profile("patient")
 
-_CAUGHT = pytest.StashKey[dict[str, str]]()
+_CAUGHT = "planted fault"
 
 POSTGRESQL = os.environ.get(
     "KTAN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
@@ -50,13 +51,18 @@ def chance() -> random.Random:
 
 
 @pytest.fixture
-def caught(request: pytest.FixtureRequest) -> dict[str, str]:
+def caught(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Fault that was planted on purpose → what caught it; printed at the end of the run."""
-    return request.config.stash.setdefault(_CAUGHT, {})
+    found: dict[str, str] = {}
+    yield found
+    # With the test's report, which reaches the end of the run from whichever process it ran in.
+    request.node.user_properties += [(_CAUGHT, fault) for fault in found.items()]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    found = terminalreporter.config.stash.get(_CAUGHT, {})
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    kept = [item for report in reports for item in getattr(report, "user_properties", ())]
+    found = dict(value for name, value in kept if name == _CAUGHT)
     if found:
         terminalreporter.section("planted faults: what caught each")
         width = max(map(len, found))
