@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     Commands print it without a traceback and leave with exit code 2.
     """
+
+
+class ProcessLost(UserError):
+    """Another process of this training has ended: what is on disk is all there is."""

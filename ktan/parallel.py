@@ -17,17 +17,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from ktan.errors import UserError
+from ktan.errors import ProcessLost, UserError
 from ktan.ranks import ALONE, Ranks
 
 _PATIENCE = timedelta(days=7)
 """While rank 0 asks a service, the others wait; who is gone is noticed without a limit."""
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 _Done = TypeVar("_Done")
-
-
-class ProcessLost(UserError):
-    """Another process of this training has ended: what is on disk is all there is."""
 
 
 class Group:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from ktan.errors import UserError
+from ktan.errors import ProcessLost, UserError
 from privacy.errors import PrivacyError, plainly
 
 COMMANDS = {
@@ -110,7 +110,7 @@ def _exit_code(error: Exception) -> int | None:
     from student_client.errors import TeacherUnavailable
     from student_client.screen import Declined
 
-    if isinstance(error, (TeacherUnavailable, Declined)):
+    if isinstance(error, (TeacherUnavailable, Declined, ProcessLost)):
         return 1
     known = (cyclopts.CycloptsError, UserError, PrivacyError, OSError)
     return 2 if isinstance(error, known) else None

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ktan import sharding
 from ktan.batch_norm import normalise_together
 from ktan.checkpoint import checkpoint_state
-from ktan.errors import UserError
-from ktan.parallel import ONE, Group, ProcessLost, group_of
+from ktan.errors import ProcessLost, UserError
+from ktan.parallel import ONE, Group, group_of
 from ktan.pupil import Pupil
 from ktan.ranks import Ranks
 from ktan.trainer import CHECKPOINT, TrainerOptions, train_together
