@@ -4,6 +4,7 @@ VENV   ?= .venv
 MODE   ?= ensemble
 SEEDS  ?= 0
 OUT    ?= runs/demo-$(MODE)
+WORKERS ?= 2
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
@@ -23,8 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Train, serve, teach, audit on the embedded data (MODE=ensemble|dp-sgd, SEEDS=0,1,2)
 	$(BIN)/python -m examples.demo --mode $(MODE) --seeds $(SEEDS) --out $(OUT)
 
-test: setup lint ## What CI runs: every check, and every test but the long ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: setup lint ## What CI runs: every check, and every test but the long ones (WORKERS=2: files at once)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## The tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600
