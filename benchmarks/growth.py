@@ -4,9 +4,10 @@
 
 Each stage of a student's way through its public data runs in a process of its own: reading a folder
 of pictures and tar archives (first and second time), asking an in-process teacher and storing its
-answers, opening the store again, reading the answers in an order of training, choosing queries.
-*Memory* is what the stage added to the process, at most: *own* is what only memory can hold
-(anonymous pages), *mapped* what the kernel may drop at any time because it is on disk.
+answers, opening the store again, reading the answers in an order of training, training a student on
+them, choosing queries. *Memory* is what the stage added to the process, at most: *own* is what only
+memory can hold (anonymous pages), *mapped* what the kernel may drop at any time because it is on
+disk.
 
 Seconds are by the clock, of processor by `time.process_time`; they grow linearly where the power
 of n between the two largest sizes is about 1. Samples are uint8 [3, 8, 8], answers 10 probabilities
