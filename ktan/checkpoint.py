@@ -63,9 +63,12 @@ def save_checkpoint(
     for name, generator in drawn.items():
         for rank, one in enumerate(group.gathered(generator)):
             tensors[_of_rank(name, rank)] = one
-    plain = _plain(tensors)
     if group.leads:
-        write_durably(path, safetensors.torch.save(plain, {"state": json.dumps(state)}))
+        write_durably(path, safetensors.torch.save(_plain(tensors), {"state": json.dumps(state)}))
+    else:
+        # Its part of what the first process puts together.
+        for value in tensors.values():
+            whole(value.detach())
 
 
 def load_checkpoint(

@@ -107,8 +107,33 @@ class Group:
         if self.count > 1:
             self._together(lambda: dist.barrier(self._waiting))
 
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Within, rank 0 first and then the others; all leave together."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+        self.wait()
+
+    def require_same(self, numbers: Sequence[int], what: str) -> None:
+        """Raises UserError where `numbers`, as many everywhere, are not the same everywhere."""
+        own = torch.tensor(list(numbers))
+        if any(not torch.equal(own, other) for other in self.gathered(own)):
+            raise UserError(
+                f"the processes of this training do not begin with the same {what}; they must see "
+                "the same files under --out, and have devices of one kind"
+            )
+
     def device(self, device: torch.device) -> torch.device:
-        """`device`, or of several GPUs this process's own."""
+        """`device`, or of several GPUs this process's own. Raises UserError where there are more
+        processes on this machine than GPUs."""
+        if device.type == "cuda" and self.ranks.local_count > torch.cuda.device_count():
+            raise UserError(
+                f"{self.ranks.local_count} processes on a machine with "
+                f"{torch.cuda.device_count()} GPUs; start as many as there are"
+            )
         return self.ranks.device(device)
 
     def __deepcopy__(self, memo: object) -> "Group":
@@ -151,6 +176,9 @@ class Group:
         try:
             return exchange()
         except RuntimeError as error:
+            # Gloo has no error of its own; what is not about the connection is not ours.
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+                raise
             raise ProcessLost(
                 "another process of this training is gone; it goes on from its last checkpoint "
                 "when all are started again"

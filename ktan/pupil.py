@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,9 @@ from ktan.methods.batch import Batch, View
 from ktan.methods.objective import STUDENT, Objective
 from ktan.optimisers import learning_rate, make_optimiser
 from ktan.parallel import ONE, Group
-from ktan.precision import autocast, resolve_precision
+from ktan.precision import Precision, autocast, resolve_precision
 from ktan.random_state import RandomState
-from ktan.resuming import check_options, precision_of
+from ktan.resuming import check_options, precision_of, require_shareable
 from ktan.scalars import Scalars
 from ktan.schedule import Place
 from ktan.sharding import is_spread, spread, whole
@@ -78,6 +79,7 @@ class Pupil:
         Raises UserError when a checkpoint to resume from is missing or of another run, and where a
         student is to be compiled or spread and cannot.
         """
+        require_shareable(lesson.objective, options, group)
         self.lesson, self.options, self.device = lesson, options, device
         self._group = group
         self.objective = lesson.objective.to(device).train()
@@ -113,6 +115,7 @@ class Pupil:
         self.done = 0
         if resume and self._path is not None:
             self._load(self._path)
+        group.require_same([self.done, get_args(Precision).index(self._precision)], "checkpoint")
         paths = self.objective.paths
         # Behind all that may refuse: it puts hooks into the caller's student.
         self._pass: CompiledPass | TapReader = (
@@ -237,6 +240,7 @@ class Pupil:
         if self._group.count > 1:
             values = {name: whole(value) for name, value in self.student.state_dict().items()}
             self.lesson.student.load_state_dict(values)
+            self.lesson.student.to(self.device)
         return self.lesson.student
 
     def _placed(self, student: nn.Module) -> nn.Module:
@@ -244,16 +248,15 @@ class Pupil:
         to change; spread over them where the options say so."""
         if self._group.count == 1:
             return student.to(self.device).to(memory_format=torch.channels_last)
-        if self.options.compile or (self.options.shard and self._precision == "fp16"):
-            raise UserError("several processes go without --compile, and --shard without fp16")
-        placed = deepcopy(student).to(self.device)
+        # Spread, it comes to a GPU in parts.
+        placed = deepcopy(student).to("cpu" if self.options.shard else self.device)
         self._group.from_leader([*placed.parameters(), *placed.buffers()])
         normalise_together(placed, self._group, self.device)
         if not self.options.shard:
             return placed.to(memory_format=torch.channels_last)
         # In its own layout: torch spreads no other.
         spread(placed, self._group, self.device)
-        return placed
+        return placed.to(self.device)
 
     def _parameters(self, player: str) -> list[nn.Parameter]:
         own = list(self.student.parameters()) if player == STUDENT else []

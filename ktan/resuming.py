@@ -1,4 +1,4 @@
-"""Whether a checkpoint and the options of a run belong together."""
+"""Whether a checkpoint, the options of a run, and its processes belong together."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 from ktan.checkpoint import checkpoint_state
 from ktan.errors import UserError
+from ktan.methods.objective import Objective
+from ktan.parallel import Group
 from ktan.precision import Precision
 from ktan.trainer_options import TrainerOptions
 
@@ -37,3 +39,21 @@ def check_options(path: Path, options: TrainerOptions) -> None:
                 f"{path} was made with --{name.replace('_', '-')} {made.get(name)}, now {value}; "
                 "resume with the same options, or train into another folder"
             )
+
+
+def require_shareable(objective: Objective, options: TrainerOptions, group: Group) -> None:
+    """Raises UserError for what several processes cannot do together."""
+    if group.count == 1:
+        return
+    if options.compile:
+        raise UserError("--compile is for one process; leave it away")
+    if objective.unlabelled:
+        group.share(options.unlabelled_batch, "unlabelled")
+    if not options.shard:
+        return
+    if options.precision == "fp16":
+        raise UserError("--shard goes without fp16; choose bf16 or float32")
+    bounded = [term.name for term in objective.terms if term.bounded_by is not None]
+    if bounded:
+        # Its gradient is looked at before the optimiser's turn, when nobody has all of it.
+        raise UserError(f"--shard does not go with the term '{bounded[0]}'; leave --shard away")

@@ -4,6 +4,8 @@ Every message is one line that names the limit, what was asked, what is left and
 No message depends on a private record, a teacher or its outputs.
 """
 
+import errno
+
 
 class PrivacyError(Exception):
     """Base of every error of `privacy/`; the commands print its message and exit with 2."""
@@ -105,6 +107,20 @@ class KeyNotEndorsed(SignatureInvalid):
     def __init__(self, message: str, entry: int | None = None) -> None:
         super().__init__(message)
         self.entry = entry
+
+
+_PASSING = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.ETIMEDOUT, errno.EAGAIN,
+        errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    }
+)  # fmt: skip
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the system refused for a time: storage that is full or away, say. Who started the
+    command may start it again as it was."""
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 def plainly(error: Exception) -> str:

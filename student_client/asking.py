@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 from torch import nn
 
 from ktan.errors import UserError
 from ktan.methods import Stage
+from ktan.parallel import ONE, Group
 from ktan.schedule import StagePlan
 from ktan.trainer import TrainerOptions
 from student_client.errors import TeacherError, TeacherUnavailable
@@ -47,6 +49,8 @@ class Asking:
     screen: Screen
     chosen: Chosen | None
     """All that was chosen so far; further than what was asked where a run was cut off."""
+    group: Group = ONE
+    """The processes of the run: the first one chooses and asks, the others follow it."""
     portions: tuple[int, ...] = field(init=False, default=())
     """Samples of each round."""
     asked: Chosen | None = field(init=False, default=None)
@@ -74,12 +78,16 @@ class Asking:
         StagePlan(stages, self._steps)
         chosen = self.chosen
         if chosen is None:
+            self._require_leader()
             chosen = choose(
                 self.public, student, self.path, self.options, self.trainer,
                 count=self.portions[0], progress=self.screen.bars,
             )  # fmt: skip
             self._record(chosen)
         planned = chosen.rounds if chosen.closed else self.portions
+        for asked in accumulate(planned):
+            # Before anything is paid for; no step has more than there are.
+            self.group.share(min(self.trainer.answered_batch, asked), "answered")
         total, rounds = sum(planned), len(planned)
         self.screen.fact(
             "Queries",
@@ -96,10 +104,13 @@ class Asking:
 
         Raises as `Source.answers` does, after saying what becomes of the run.
         """
+        if not self.group.leads:
+            self.chosen = read_selection(self.folder, self.public)
         assert self.chosen is not None
         if self.chosen.closed:
             rounds = min(rounds, len(self.chosen.rounds) - 1)
         while len(self.chosen.rounds) <= rounds:
+            self._require_leader()
             count = self.portions[len(self.chosen.rounds)]
             self._record(
                 choose_further(
@@ -115,10 +126,6 @@ class Asking:
                 "asking for more"
             )
             raise
-
-    def follow(self) -> None:
-        """Takes up what another process has chosen and asked meanwhile."""
-        self.chosen = read_selection(self.folder, self.public)
 
     def in_steps(self) -> TrainerOptions:
         """The trainer's options, where epochs are passes over the answers to *all* rounds."""
@@ -147,6 +154,13 @@ class Asking:
         self.answers = self.source.answers(self.public, chosen)
         self.asked = chosen
         return self.answers
+
+    def _require_leader(self) -> None:
+        if not self.group.leads:
+            raise UserError(
+                f"this process does not see in {self.folder} what the first one chose; all must "
+                "see the same files under --out"
+            )
 
     def _record(self, chosen: Chosen) -> None:
         write_selection(self.folder, chosen)

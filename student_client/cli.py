@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from ktan.errors import ProcessLost, UserError
-from privacy.errors import PrivacyError, plainly
+from privacy.errors import PrivacyError, may_pass, plainly
 
 COMMANDS = {
     "describe": (
@@ -110,7 +110,7 @@ def _exit_code(error: Exception) -> int | None:
     from student_client.errors import TeacherUnavailable
     from student_client.screen import Declined
 
-    if isinstance(error, (TeacherUnavailable, Declined, ProcessLost)):
+    if isinstance(error, (TeacherUnavailable, Declined, ProcessLost)) or may_pass(error):
         return 1
     known = (cyclopts.CycloptsError, UserError, PrivacyError, OSError)
     return 2 if isinstance(error, known) else None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from ktan.errors import UserError
+from ktan.parallel import group_of
 from ktan.teachers.live import Draw
 from ktan.trainer import TrainerOptions
 from student_client.comparison.files import CSV, JSON, MARKDOWN, PICTURE
@@ -110,6 +113,8 @@ def compare_methods(
     json
         Print the table as one JSON object; everything else goes to standard error.
     """
+    if group_of(os.environ).count > 1:
+        raise UserError("a comparison runs in one process; start it without torchrun")
     screen = Screen(json=json)
     comparison = Comparison(
         methods=parse_methods(methods),

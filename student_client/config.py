@@ -20,6 +20,7 @@ _FREE: Final = frozenset(
         "patience",
         "device",
         "data-on",
+        "shard",
         "checkpoint-every",
         "query-batch",
         "data-root",

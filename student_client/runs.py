@@ -31,6 +31,7 @@ from ktan.networks import (
 )
 from ktan.networks.exits import exit_heads
 from ktan.parallel import ONE, Group
+from ktan.resuming import require_shareable
 from ktan.schedule import in_rounds
 from ktan.teacher import AnswerTap
 from ktan.threads import suit_threads
@@ -51,6 +52,7 @@ from student_client.options import (
 )
 from student_client.public_data import PublicData
 from student_client.queries import read_selection
+from student_client.restarts import is_own_restart, note_start
 from student_client.results import RESULT, Taught, write_results
 from student_client.screen import Screen
 from student_client.sources import LocalSource, ServiceSource, Source
@@ -115,12 +117,13 @@ def train_student(
     if run.course.rounds is not None and not (run.teacher != NO_TEACHER and method.needs):
         raise UserError("--rounds splits queries, and nobody is asked here; leave it away")
     given = hint_paths(run.student)
-    # Started again after a failure, it goes on from whatever there is.
-    begun = group.leads and group.restarted and _begun(run.out)
-    resume = group.any(resume or begun)
-    if group.leads:
-        _open_folder(run, resume=resume)
-    group.wait()
+    with group.leader_first():
+        if group.leads:
+            # Started again after a failure, it goes on from whatever it has begun.
+            resume = resume or is_own_restart(run.out, group)
+            _open_folder(run, resume=resume)
+            note_start(run.out, group)
+    resume = group.any(resume)
     try:
         return _train_student(
             run, screen, method, given, group, resume=resume, agreed=agreed, enough=enough
@@ -155,13 +158,8 @@ def _train_student(
     spec = network_spec(run.student, public.input_shape, len(public.classes))
     batch = run.trainer.labelled_batch + run.trainer.answered_batch
     suit_threads(batch // group.count * multiply_adds(spec))
-    asks = run.teacher != NO_TEACHER and bool(method.needs)
-    for size, there, what in (
-        (run.trainer.labelled_batch, len(public.labelled), "labelled"),
-        (run.trainer.answered_batch, run.queries.queries if asks else 0, "answered"),
-    ):
-        # Before anything is paid for; no step has more than there are.
-        group.share(min(size, there), what)
+    # Before anything is paid for; no step has more than there are.
+    group.share(min(run.trainer.labelled_batch, len(public.labelled)), "labelled")
     student = new_student(spec, run.trainer.seed)
     _introduce(screen, public, spec, student, method)
     source = _source(run, method, screen, agreed=agreed, asks=group.leads)
@@ -178,21 +176,20 @@ def _train_student(
         if source is None:
             objective = bind({})
         else:
-            if not group.leads:
-                group.wait()
-            asking = Asking(
-                public, source, run.queries, run.trainer, default_hint(spec), run.out, screen,
-                read_selection(run.out, public) if resume or not group.leads else None,
-            )  # fmt: skip
-            if enough and group.leads:
-                asking.close()
-            taps = dict(source.prepare(public, asking.complete))
-            # Whatever does not fit must be found before anything is paid for.
-            require(method.needs, taps, method.name)
-            answers = asking.begin(student, bind(blank(taps)).stages)
-            objective = bind(answers.values)
-            if group.leads:
-                group.wait()
+            with group.leader_first():
+                asking = Asking(
+                    public, source, run.queries, run.trainer, default_hint(spec), run.out, screen,
+                    read_selection(run.out, public) if resume or not group.leads else None, group,
+                )  # fmt: skip
+                if enough and group.leads:
+                    asking.close()
+                taps = dict(source.prepare(public, asking.complete))
+                # Whatever does not fit must be found before anything is paid for.
+                require(method.needs, taps, method.name)
+                trial = bind(blank(taps))
+                require_shareable(trial, run.trainer, group)
+                answers = asking.begin(student, trial.stages)
+                objective = bind(answers.values)
         history = train_on(
             public, student, objective, asking, run.trainer, run.out, screen, group, resume=resume
         )

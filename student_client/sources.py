@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ktan.answers import AnswerStore
+from ktan.answers import AnswerStore, read_manifest
 from ktan.data_parts import Rows
 from ktan.digests import sample_digests
 from ktan.teacher import AnswerTap
@@ -145,7 +145,7 @@ class ServiceSource:
     def prepare(self, public: PublicData, chosen: Chosen | None) -> Mapping[str, AnswerTap]:
         """Asks the service what it is, unless everything that is `chosen` is here already."""
         if self._asked_elsewhere:
-            return self._chosen_taps(AnswerStore.open(self._folder).manifest.taps)
+            return self._chosen_taps(read_manifest(self._folder).taps)
         if chosen is not None and Pin.read(self._folder) is not None:
             store = AnswerStore.open(self._folder)
             digests = sample_digests(public.unlabelled, chosen.rows)
@@ -198,7 +198,8 @@ class ServiceSource:
             store = open_store(self._folder, self._description)
             self._fetch(self._teacher, self._description, store, pool, wanted)
         else:
-            store = AnswerStore.open(self._folder)
+            # One process writes.
+            store = AnswerStore.open(self._folder, read_only=self._asked_elsewhere)
         pin = Pin.read(self._folder)
         assert pin is not None
         receipts = [Receipt.from_json(values) for values in store.receipts(wanted, self._asked)]

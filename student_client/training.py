@@ -48,12 +48,8 @@ def train_on(
 
     def ask(further: int, current: nn.Module) -> TrainingData:
         assert asking is not None
-        if not group.leads:
-            group.wait()
-            asking.follow()
-        asking.further(further, current)
-        if group.leads:
-            group.wait()
+        with group.leader_first():
+            asking.further(further, current)
         return data()
 
     def validate(network: nn.Module) -> float:
@@ -73,7 +69,8 @@ def train_on(
         options if asking is None else asking.in_steps(),
         normalise=public.normalisation,
         folder=folder,
-        resume=resume and (folder / CHECKPOINT).exists(),
+        # As the first process sees it: who does not see the checkpoint must not begin anew.
+        resume=group.any(group.leads and resume and (folder / CHECKPOINT).exists()),
         validate=validate if len(public.validation) else None,
         ask=ask if in_several else None,
         note=_note(None if asking is None else asking.answers),

@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from ktan.errors import UserError
-from privacy.errors import PrivacyError, plainly
+from privacy.errors import PrivacyError, may_pass, plainly
 
 COMMANDS = {
     "certs": (
@@ -93,7 +93,8 @@ def command_line(tokens: Sequence[str]) -> App:
 
 
 def main() -> None:
-    """Entry point: exit code 2 and one line for a user's mistake, 130 after ctrl-C."""
+    """Entry point. Exit code 2 and one line for a user's mistake, 1 for storage that is full or
+    away for a time, 130 after ctrl-C."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
@@ -103,7 +104,7 @@ def main() -> None:
         command_line(tokens).meta(tokens, exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, PrivacyError, OSError) as error:
         print(f"error: {plainly(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if may_pass(error) else 2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -4,7 +4,7 @@ from ktan.answers.index import DigestRows, different
 from ktan.answers.manifest import AnswerManifest
 from ktan.answers.requests import PendingRequest
 from ktan.answers.rows import AnswerRows
-from ktan.answers.store import AnswerStore
+from ktan.answers.store import AnswerStore, read_manifest
 
 __all__ = [
     "AnswerManifest",
@@ -13,4 +13,5 @@ __all__ = [
     "DigestRows",
     "PendingRequest",
     "different",
+    "read_manifest",
 ]

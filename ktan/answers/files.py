@@ -99,8 +99,10 @@ class AnswerFile:
                 raise UserError(
                     f"{self.path} is gone: another process put it into a shard meanwhile; run again"
                 ) from error
-        if self.on_use is not None:
-            self.on_use(self)
+        # Another thread may take it away meanwhile.
+        on_use = self.on_use
+        if on_use is not None:
+            on_use(self)
         return mapped
 
 

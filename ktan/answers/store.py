@@ -72,14 +72,12 @@ class AnswerStore:
         fit its checksum.
         """
         path, older = folder / MANIFEST, False
-        if path.exists():
-            values = json.loads(path.read_text())
+        if path.exists() or manifest is None or read_only:
+            values = _manifest_json(folder)
             stored = AnswerManifest.from_json(values)
             if manifest is not None and manifest != stored:
                 raise UserError(stored.difference(manifest, folder))
             manifest, older = stored, values["format"] != FORMAT
-        elif manifest is None or read_only:
-            raise UserError(f"{folder} holds no answers (no {MANIFEST})")
         else:
             folder.mkdir(parents=True, exist_ok=True)
             _write(manifest, path)
@@ -260,6 +258,19 @@ class AnswerStore:
                     f"tap {name!r}: {answers[name].dtype} {answers[name].shape}, "
                     f"expected float32 {shape}"
                 )
+
+
+def read_manifest(folder: Path) -> AnswerManifest:
+    """Whose answers a store holds; reads none of them. Raises UserError where there is no store."""
+    return AnswerManifest.from_json(_manifest_json(folder))
+
+
+def _manifest_json(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise UserError(f"{folder} holds no answers (no {MANIFEST})")
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values
 
 
 def _write(manifest: AnswerManifest, path: Path) -> None:

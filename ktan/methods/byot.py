@@ -67,7 +67,12 @@ class BYOT:
         deepest = binding.stages.pooled
 
         def by_labels(view: View, batch: Batch) -> Tensor:
-            return _sum([local_loss(logits, batch.all_labels) for logits, _ in exits(view, batch)])
+            return _sum(
+                [
+                    local_loss(logits, batch.all_labels, view.group)
+                    for logits, _ in exits(view, batch)
+                ]
+            )
 
         def imitation(view: View, batch: Batch) -> Tensor:
             final = view.known_logits

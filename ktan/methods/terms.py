@@ -16,7 +16,7 @@ def local_term(weight: float) -> Term:
     """Cross-entropy wherever a public label stands, on answered samples too."""
 
     def local(view: View, batch: Batch) -> Tensor:
-        return local_loss(view.known_logits, batch.all_labels)
+        return local_loss(view.known_logits, batch.all_labels, view.group)
 
     return Term("local", STUDENT, weight, local)
 

@@ -133,11 +133,10 @@ class TestStudent:
     @pytest.mark.parametrize(
         ("left", "restarts", "again"),
         [("checkpoint.safetensors", "0", True), ("checkpoint.safetensors", "10", False),
-         ("config.toml", "0", False)],
+         ("answers/requests/one.json", "0", True), ("config.toml", "0", False)],
     )  # fmt: skip
-    def test_only_what_has_a_checkpoint_is_queued_again(
-        self, programs, tmp_path, left, restarts, again
-    ):
+    def test_only_what_was_begun_is_queued_again(self, programs, tmp_path, left, restarts, again):
+        (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
         programs.add("torchrun", f"touch {tmp_path}/{left}; exit 1")
         assert self.job(programs, tmp_path, SLURM_RESTART_COUNT=restarts) == 1
         assert queued_again(programs) == again
