@@ -7,14 +7,19 @@ import pytest
 import torch
 
 from ktan.errors import UserError
+from ktan.methods import Stage
 from ktan.networks import NetworkSpec, build
+from ktan.parallel import Group
+from ktan.ranks import Ranks
+from ktan.schedule import in_rounds
 from ktan.trainer import TrainerOptions
+from student_client.asking import Asking
 from student_client.errors import TeacherError
 from student_client.options import QueryOptions, StudentOptions, chosen_method
 from student_client.queries import choose, choose_further, portions, read_selection, write_selection
 from student_client.runs import train_student
 from student_client.screen import Screen
-from tests.student_client.rounds.in_rounds import QUERIES, go, selection
+from tests.student_client.rounds.in_rounds import QUERIES, ROUNDS, go, selection
 
 SPEC = NetworkSpec("cnn-small", (1, 28, 28), 10)
 
@@ -157,3 +162,37 @@ def test_rounds_of_nobodys_queries_are_refused(run, tmp_path):
     one = run(method="local")
     with pytest.raises(UserError, match="nobody is asked here"):
         go(one)
+
+
+class Free:
+    """A source that may be asked for nothing."""
+
+    def agree(self, *_):
+        raise AssertionError("a price was agreed on")
+
+
+@pytest.mark.parametrize(("processes", "fits"), [(2, True), (4, True), (3, False), (8, False)])
+def test_what_processes_cannot_share_is_refused_before_a_price_is_named(
+    public, run, tmp_path, processes, fits
+):
+    # Portions of four: steps of four from the first round on.
+    one = run()
+    asking = Asking(
+        public, Free(), one.queries, one.trainer, "features", tmp_path, Screen(quiet=True), None,
+        Group(Ranks(0, processes)),
+    )  # fmt: skip
+    stages = in_rounds([Stage("training")], ROUNDS)
+    message = "price" if fits else f"4 answered samples, which {processes} processes"
+    with pytest.raises(AssertionError if fits else UserError, match=message):
+        asking.begin(build(SPEC), stages)
+
+
+def test_who_does_not_see_the_first_ones_choice_does_not_choose(public, run, tmp_path):
+    one = run()
+    asking = Asking(
+        public, Free(), one.queries, one.trainer, "features", tmp_path, Screen(quiet=True), None,
+        Group(Ranks(1, 2)),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="all must see the same files"):
+        asking.begin(build(SPEC), in_rounds([Stage("training")], ROUNDS))
+    assert not list(tmp_path.glob("selection.json"))
