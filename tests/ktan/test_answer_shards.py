@@ -10,64 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from ktan.answers import AnswerManifest, AnswerStore, maps, shards
+from ktan.answers import AnswerStore, shards
 from ktan.answers.files import AnswerFile
 from ktan.errors import UserError
-from ktan.teacher import AnswerTap
-
-MANIFEST = AnswerManifest(
-    "ab" * 16,
-    (
-        AnswerTap("probabilities", "probabilities", (10,), noise_sd=0.13, temperature=3.0),
-        AnswerTap("hint", "hint", (2, 3), noise_sd=0.5),
-    ),
-)
-DIGESTS = np.random.default_rng(1).integers(0, 256, (60, 32), dtype=np.uint8)
-GIVEN = {
-    tap.name: np.random.default_rng(2).normal(size=(60, *tap.shape)).astype(np.float32)
-    for tap in MANIFEST.taps
-}
+from tests.ktan.answer_files import DIGESTS, GIVEN, MANIFEST, check, contents, files, fill
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of four requests."""
     monkeypatch.setattr(shards, "MOST_REQUESTS", 4)
-
-
-def fill(store: AnswerStore, requests: range = range(10)) -> None:
-    """Six samples a request; every third request is for the hints alone."""
-    for number in requests:
-        part = slice(6 * number, 6 * number + 6)
-        taps = ["hint"] if number % 3 == 2 else ["probabilities", "hint"]
-        store.begin(f"r{number}", DIGESTS[part], taps)
-        answers = {name: GIVEN[name][part] for name in taps}
-        store.finish(f"r{number}", answers, {"entry": number, "signature": f"ß{number}"})
-
-
-def check(store: AnswerStore, requests: int = 10) -> None:
-    """Everything that `fill` put in is there, bit for bit and once."""
-    digests, count = DIGESTS[: 6 * requests], 6 * requests
-    assert len(store) == count
-    order = np.random.default_rng(3).permutation(count)
-    hints = store.rows(digests[order], ["hint"])["hint"]
-    for batch in np.split(np.arange(count), 6):
-        expected = GIVEN["hint"][order][batch]
-        np.testing.assert_array_equal(hints[torch.from_numpy(batch)].numpy(), expected)
-    labelled = np.array([number // 6 % 3 != 2 for number in range(count)])
-    assert store.missing(digests, ["probabilities"]).tolist() == (~labelled).tolist()
-    found = store.answers(digests[labelled], ["probabilities"])["probabilities"]
-    np.testing.assert_array_equal(found.numpy(), GIVEN["probabilities"][:count][labelled])
-    entries = sorted(receipt["entry"] for receipt in store.receipts())
-    assert entries == list(range(requests))
-    of_two = store.receipts(digests[[0, 5, 13]], ["hint"])
-    assert sorted(receipt["signature"] for receipt in of_two) == ["ß0", "ß2"]
-
-
-def files(folder: Path) -> tuple[int, int]:
-    return len(list((folder / "shards").iterdir())), len(list((folder / "chunks").iterdir()))
 
 
 @pytest.mark.usefixtures("small")
@@ -221,64 +174,6 @@ def test_a_store_of_the_first_format_is_read_and_takes_shards(tmp_path: Path) ->
     check(AnswerStore.open(tmp_path))
 
 
-def test_more_files_than_a_process_can_map_are_folded_while_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(AnswerStore.open(tmp_path, MANIFEST))
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    assert files(tmp_path) == (0, 10)
-    at_most_eight_maps(tmp_path, monkeypatch)
-    monkeypatch.setattr(shards, "MOST_REQUESTS", 3)
-    check(AnswerStore.open(tmp_path))
-    assert files(tmp_path) == (3, 1)
-    assert json.loads(path.read_text())["format"] == 2
-
-
-def test_more_files_than_a_process_can_map_are_read_in_turn_where_nothing_may_be_folded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(AnswerStore.open(tmp_path / "source", MANIFEST))
-    into = AnswerStore.open(tmp_path / "into", MANIFEST)
-    before = _content(tmp_path / "source")
-    at_most_eight_maps(tmp_path / "source", monkeypatch)
-    with pytest.raises(UserError, match="maps too many files"):
-        AnswerStore.open(tmp_path / "source", read_only=True)
-    monkeypatch.setattr(maps, "MOST", 4)
-    store = AnswerStore.open(tmp_path / "source", read_only=True)
-    check(store)
-    assert into.adopt(store) == 10
-    check(into)
-    assert _content(tmp_path / "source") == before
-
-
-def test_a_file_that_went_while_it_was_not_mapped_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next process finds its answers in a shard."""
-    monkeypatch.setattr(maps, "MOST", 1)
-    fill(AnswerStore.open(tmp_path, MANIFEST), range(3))
-    store = AnswerStore.open(tmp_path, read_only=True)
-    view = store.rows(DIGESTS[:18], ["hint"])["hint"]
-    AnswerStore.open(tmp_path).fold()
-    np.testing.assert_array_equal(view[12:].numpy(), GIVEN["hint"][12:18])
-    with pytest.raises(UserError, match=r"r0\.safetensors is gone.*run again"):
-        view[:6]
-    check(AnswerStore.open(tmp_path, read_only=True), requests=3)
-
-
-def at_most_eight_maps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of files in `folder`."""
-    map_file = torch.from_file
-
-    def limited(path: str, **arguments: object) -> torch.Tensor:
-        if Path("/proc/self/maps").read_text().count(str(folder)) == 8:
-            raise RuntimeError("unable to mmap: Cannot allocate memory (12)")
-        return map_file(path, **arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(torch, "from_file", limited)
-
-
 @pytest.mark.usefixtures("small")
 def test_a_store_that_is_opened_read_only_is_left_as_it_is(tmp_path: Path) -> None:
     """One of the first format, with requests that would be folded, and one that would be ended."""
@@ -292,7 +187,7 @@ def test_a_store_that_is_opened_read_only_is_left_as_it_is(tmp_path: Path) -> No
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
     shutil.rmtree(tmp_path / "shards")
-    before = _content(tmp_path)
+    before = contents(tmp_path)
     store = AnswerStore.open(tmp_path, read_only=True)
     check(store)
     assert [request.request_id for request in store.pending()] == ["begun"]
@@ -310,7 +205,7 @@ def test_a_store_that_is_opened_read_only_is_left_as_it_is(tmp_path: Path) -> No
             change()
     with pytest.raises(UserError, match="holds no answers"):
         AnswerStore.open(tmp_path / "new", MANIFEST, read_only=True)
-    assert _content(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.usefixtures("small")
@@ -323,13 +218,9 @@ def test_what_a_crash_left_beside_its_shard_stays_in_a_store_that_is_read_only(
     content = chunk.read_bytes()
     store.fold()
     chunk.write_bytes(content)
-    before = _content(tmp_path)
+    before = contents(tmp_path)
     check(AnswerStore.open(tmp_path, read_only=True), requests=3)
-    assert _content(tmp_path) == before
-
-
-def _content(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    assert contents(tmp_path) == before
 
 
 def test_killed_at_any_file_operation_loses_nothing(
@@ -378,29 +269,6 @@ def _go_on(folder: Path) -> None:
     for number in range(3):
         if store.missing(DIGESTS[6 * number : 6 * number + 6], ["hint"]).any():
             fill(store, range(number, number + 1))
-
-
-def test_a_file_that_is_there_and_cannot_be_mapped_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Answers that were paid for are never passed over, and a request of theirs does not end."""
-    store = AnswerStore.open(tmp_path, MANIFEST)
-    fill(store, range(3))
-    store.begin("pending", DIGESTS[30:])
-    shutil.copyfile(tmp_path / "requests" / "pending.json", tmp_path / "requests" / "r1.json")
-    map_file = torch.from_file
-
-    def failing(path: str, **arguments: object) -> torch.Tensor:
-        if path.endswith("r1.safetensors"):
-            raise RuntimeError("unable to mmap: Cannot allocate memory (12)")
-        return map_file(path, **arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(torch, "from_file", failing)
-    with pytest.raises(UserError, match=r"r1\.safetensors is there but cannot be read"):
-        AnswerStore.open(tmp_path)
-    assert (tmp_path / "requests" / "r1.json").exists()
-    monkeypatch.undo()
-    check(AnswerStore.open(tmp_path), requests=3)
 
 
 def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path: Path) -> None:

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ktan.errors import UserError
+from ktan.losses.stage_judges import deceit_loss, judge_accuracy, judge_loss
 from ktan.methods import Batch, Objective
 from ktan.methods.meal import (
     MEAL,
-    deceit_loss,
-    judge_accuracy,
-    judge_loss,
     pooled,
     pooled_shape,
     stage_judge,
