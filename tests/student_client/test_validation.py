@@ -7,7 +7,7 @@ import torch
 from ktan.data import DataSource, SplitRecipe
 from ktan.errors import UserError
 from ktan.trainer import TrainerOptions
-from student_client import results, runs
+from student_client import results, training
 from student_client.connection import Connection
 from student_client.options import CourseOptions, QueryOptions, StudentOptions
 from student_client.public_data import PublicData
@@ -114,12 +114,12 @@ def test_the_test_part_is_touched_once_at_the_end(tmp_path, monkeypatch, public)
 
         return measured
 
-    for module in (runs, results):
+    for module in (training, results):
         monkeypatch.setattr(module, "accuracy", spy(module.__name__, module.accuracy))
     result = trained(tmp_path / "run", 6)
     held = pictures(public.holding_out(6).validation)
     assert looked == [
-        *[("student_client.runs", held)] * 3,
+        *[("student_client.training", held)] * 3,
         ("student_client.results", pictures(public.test)),
     ]
     assert result["validation_samples"] == 6

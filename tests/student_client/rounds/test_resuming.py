@@ -103,7 +103,9 @@ def test_hints_are_scaled_by_the_first_rounds_answers_also_on_resuming(run, stag
     bind = runs.bind_method
 
     def spy(method, student, spec, taps, given, values, seed):
-        seen.append({name: value.clone() for name, value in values.items()})
+        seen.append(
+            {name: value[torch.arange(len(value))].clone() for name, value in values.items()}
+        )
         return bind(method, student, spec, taps, given, values, seed)
 
     monkeypatch.setattr(runs, "bind_method", spy)
