@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
 
 import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from ktan.command_line import command_line as lazy
 from privacy.errors import PrivacyError, plainly
 
 COMMANDS = {
@@ -45,30 +44,12 @@ COMMANDS = {
 
 def command_line(tokens: Sequence[str]) -> App:
     """The command, for a call with these words."""
-    app = App(
-        name="privacy-audit",
-        help="Check what a private teacher's ledger claims, and plan what a budget buys.",
-        # `main` says that it stopped; cyclopts would leave without a word.
-        suppress_keyboard_interrupt=False,
+    return lazy(
+        "privacy-audit",
+        "Check what a private teacher's ledger claims, and plan what a budget buys.",
+        COMMANDS,
+        tokens,
     )
-    app.meta.suppress_keyboard_interrupt = False
-    for name, (place, line) in COMMANDS.items():
-        # A command that is asked for has a page of its own, where the line would stand instead.
-        app.command(place, name=name, help=None if name in tokens else line)
-
-    @app.meta.default
-    def launch(
-        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        config: Annotated[
-            Path | None,
-            Parameter(help="TOML file: a table per command, the same names as the options."),
-        ] = None,
-    ) -> Any:
-        if config is not None:
-            app.config = (cyclopts.config.Toml(config, must_exist=True),)
-        return app(tokens, exit_on_error=False, print_error=False)
-
-    return app
 
 
 def main() -> None:
