@@ -1,5 +1,6 @@
 """torchrun starts several processes of one run: one of them asks, all of them train."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,14 @@ from pathlib import Path
 
 import safetensors.numpy
 
+from ktan.data import DataSource, SplitRecipe
+from ktan.methods.soft_logits import SoftLogits
+from student_client.connection import Connection
+from student_client.public_data import PublicData
+from student_client.queries import read_selection
+from student_client.screen import Screen
+from student_client.sources import ServiceSource
+from student_client.tap_choice import used_by
 from tests.student_client.commands import DATA, QUERIES, result
 
 OPTIONS = [
@@ -54,3 +63,29 @@ def test_one_process_asks_and_all_of_them_train(command, stage, tmp_path):
     assert max(abs(alone[name] - shared[name]).max() for name in alone) < 1e-4
     for fact in ("rounds", "selection_sha256", "label_accuracy"):
         assert result(two)["answers"][fact] == result(one)["answers"][fact]
+
+
+def test_the_others_read_what_was_stored_and_change_nothing(train, stage, tmp_path):
+    code, _, err = train("--yes", "--method", "soft-logits")
+    assert code == 0, err
+    stage.stop()
+    folder = tmp_path / "run" / "answers"
+    (chunk,) = list((folder / "chunks").iterdir())[:1]
+    # As a crash leaves it: who opens the store for writing ends it.
+    begun = {"samples": [], "taps": []}
+    (folder / "requests" / f"{chunk.stem}.json").write_text(json.dumps(begun))
+    public = PublicData.load(
+        DataSource(dataset="fake", size=200),
+        SplitRecipe(private=60, labelled=30, unlabelled=60, test=50),
+    )
+    chosen = read_selection(tmp_path / "run", public)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    source = ServiceSource(
+        stage.address, Connection(plaintext=True), folder, 10, Screen(quiet=True), agreed=False,
+        taps=used_by(SoftLogits()), asked_elsewhere=True,
+    )  # fmt: skip
+    assert list(source.prepare(public, None)) == ["probabilities"]
+    source.agree(public, chosen, 5)
+    answers = source.answers(public, chosen)
+    assert len(answers.values["probabilities"]) == QUERIES
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
