@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ktan.errors import UserError
-from teacher_server.server import Transport
+from teacher_server.listening import Transport
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,20 @@ class ServeOptions:
     """Samples in one request, at most."""
     max_waiting_samples: int = 4096
     """Samples waiting for the teacher before clients are asked to retry later."""
+    batch: int = 64
+    """Samples of several requests that the teacher is given together, at most."""
+    batch_wait: float = 0.0
+    """Milliseconds that the teacher waits for a batch to fill; 0: what is there goes at once."""
     threads: int = 0
-    """Requests that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
+    """Batches that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
     grace: float = 30.0
     """Seconds that requests under way get to end when the server is asked to stop."""
 
     def check(self) -> None:
         """Raises UserError for a number that no service can run with."""
         limits = {
-            "answers": 1, "max_samples": 1, "max_waiting_samples": 1, "threads": 0, "grace": 0
+            "answers": 1, "max_samples": 1, "max_waiting_samples": 1, "batch": 1,
+            "batch_wait": 0, "threads": 0, "grace": 0,
         }  # fmt: skip
         for name, least in limits.items():
             value = getattr(self, name)

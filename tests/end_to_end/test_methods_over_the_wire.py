@@ -32,7 +32,8 @@ from teacher_server.menu import build_menu
 from teacher_server.offers import answer_tap, method_offers
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.running import describe
-from teacher_server.server import Transport, serve
+from teacher_server.listening import Transport
+from teacher_server.server import serve
 from teacher_server.serving import TrainedTeacher
 from teacher_server.training import Custody, TeacherOptions, train_teacher
 

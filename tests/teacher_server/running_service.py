@@ -23,7 +23,8 @@ from teacher_server.answering import Answerer
 from teacher_server.certificates import issue_client, issue_server, make_authority
 from teacher_server.identity import Role
 from teacher_server.menu import ServedTap
-from teacher_server.server import Transport, serve
+from teacher_server.listening import Transport
+from teacher_server.server import serve
 from teacher_server.service import Described
 
 TEACHERS = 5

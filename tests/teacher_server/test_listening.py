@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from ktan.errors import UserError
-from teacher_server.server import Transport, serve
+from teacher_server.listening import Transport
+from teacher_server.server import serve
 from tests.teacher_server.running_service import FACE
 
 

@@ -1,0 +1,81 @@
+"""Where and how the server listens: a port, and the certificates that it shows and demands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from ktan.errors import UserError
+from protos.channel import is_loopback
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Where and how the server listens."""
+
+    listen: str
+    """HOST:PORT; port 0 takes a free one."""
+    certificates: Path | None
+    """Folder with `ca.pem`, `certificate.pem`, `key.pem`; None serves plaintext on loopback."""
+    reflection: bool
+    max_waiting_samples: int
+    grace_seconds: float
+
+
+def bind(server: grpc.aio.Server, transport: Transport) -> str:
+    """Has the server listen; the address with the port that it got. Raises UserError."""
+    host, colon, number = transport.listen.rpartition(":")
+    if not (host and colon and number.isascii() and number.isdigit() and int(number) < 2**16):
+        raise UserError(f"--listen {transport.listen}: give HOST:PORT, such as 0.0.0.0:50051")
+    try:
+        if transport.certificates is None:
+            if not is_loopback(host.strip("[]")):
+                raise UserError(f"--plaintext serves on loopback only, not on {transport.listen}")
+            port = server.add_insecure_port(transport.listen)
+        else:
+            port = server.add_secure_port(transport.listen, _credentials(transport.certificates))
+    except RuntimeError:
+        raise UserError(_why_not(host.strip("[]"), int(number))) from None
+    return f"{host}:{port}"
+
+
+def _why_not(host: str, port: int) -> str:
+    """Why nothing can listen there. grpc does not tell; the system does."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        return f"--listen: {host} is no name or address that this machine knows"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"port {port} is in use: stop what listens there, or give another by --listen"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"--listen: {host} is no address of this machine"
+        return f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
+    return f"cannot listen on {host}, port {port}: it was in use a moment ago; try again"
+
+
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    try:
+        authority, certificate, key = (
+            (folder / name).read_bytes() for name in ("ca.pem", "certificate.pem", "key.pem")
+        )
+    except OSError as error:
+        raise UserError(
+            f"{folder} needs ca.pem, certificate.pem and key.pem ({error.strerror}: "
+            f"{error.filename}); `teacher-server certs` makes them"
+        ) from error
+    if os.stat(folder / "key.pem").st_mode & 0o077:
+        raise UserError(f"{folder / 'key.pem'} is readable by others; chmod 600 it")
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=authority, require_client_auth=True
+    )
