@@ -18,6 +18,9 @@ class Reason(StrEnum):
     LEDGER_ROLLED_BACK = "LEDGER_ROLLED_BACK"
     """FAILED_PRECONDITION: the ledger was restored from a copy and takes no charge."""
 
+    MALFORMED_MESSAGE = "MALFORMED_MESSAGE"
+    """INVALID_ARGUMENT: the bytes of the request are no message of this method."""
+
     INVALID_TENSOR = "INVALID_TENSOR"
     """INVALID_ARGUMENT: name, dtype, shape, byte count or values do not fit."""
 

@@ -49,6 +49,7 @@ class Unavailable(RequestError):
 _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.BUDGET_EXHAUSTED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.LEDGER_ROLLED_BACK: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.MALFORMED_MESSAGE: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_TENSOR: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_TAP: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_REQUEST_ID: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,8 +1,9 @@
-"""The one interceptor: authenticate, authorise, demand a deadline, translate errors.
+"""The one interceptor: authenticate, authorise, demand a deadline, parse, translate errors.
 
 Every method of every service on the port passes here, health and reflection too. An exception
 that no table knows is logged by its type alone and reaches the client as a bare INTERNAL: its
-text may hold anything, a record's value included.
+text may hold anything, a record's value included. Requests come here as bytes: what gRPC cannot
+parse it would answer by UNKNOWN and the parser's own words, before it asked who calls.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from privacy.errors import LedgerFault
@@ -22,6 +24,8 @@ from teacher_server.errors import INTERNAL, RequestError, status_of
 from teacher_server.identity import LOOPBACK, Identity, authorise, identify
 
 log = logging.getLogger(__name__)
+
+_Parse = Callable[[bytes], Any]
 
 _caller: contextvars.ContextVar[Identity] = contextvars.ContextVar("caller")
 
@@ -52,39 +56,44 @@ class Guard(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
+                self._unary(method, handler.unary_unary, handler.request_deserializer),
+                response_serializer=handler.response_serializer,
             )
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
+                self._stream(method, handler.unary_stream, handler.request_deserializer, _parsed),
+                response_serializer=handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, handler.stream_stream),
-            handler.request_deserializer,
-            handler.response_serializer,
+            self._stream(method, handler.stream_stream, handler.request_deserializer, _all_parsed),
+            response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        async def serve(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    def _unary(
+        self, method: str, behaviour: Callable[..., Any], parse: _Parse
+    ) -> Callable[..., Any]:
+        async def serve(request: bytes, context: grpc.aio.ServicerContext) -> Any:
             try:
                 self._admit(method, context, needs_deadline=True)
-                return await behaviour(request, context)
+                return await behaviour(_parsed(request, parse), context)
             except Exception as error:
                 await self._refuse(method, error, context)
 
         return serve
 
-    def _stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _stream(
+        self,
+        method: str,
+        behaviour: Callable[..., Any],
+        parse: _Parse,
+        parsed: Callable[[Any, _Parse], Any],
+    ) -> Callable[..., Any]:
         # A coroutine that writes, not a generator: it wraps handlers of both styles alike.
         async def serve(request: Any, context: grpc.aio.ServicerContext) -> None:
             try:
                 # A watch or a reflection session has no natural end, hence no deadline.
                 self._admit(method, context, needs_deadline=False)
-                responses = behaviour(request, context)
+                responses = behaviour(parsed(request, parse), context)
                 if inspect.isasyncgen(responses):
                     async for response in responses:
                         await context.write(response)
@@ -121,3 +130,18 @@ class Guard(grpc.aio.ServerInterceptor):
             log.error("%s: unforeseen %s", method, type(error).__name__)
             status = INTERNAL
         await context.abort_with_status(rpc_status.to_status(status))
+
+
+def _parsed(request: bytes, parse: _Parse) -> Any:
+    """The message in `request`. Raises RequestError."""
+    try:
+        return parse(request)
+    except DecodeError:
+        raise RequestError(
+            Reason.MALFORMED_MESSAGE, "the request is no message of this method"
+        ) from None
+
+
+async def _all_parsed(requests: AsyncIterator[bytes], parse: _Parse) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _parsed(request, parse)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from privacy.ledger import BudgetState, Ledger
 from privacy.promise import Promise
 from protos import Reason, from_message, teacher_pb2, teacher_pb2_grpc, to_message
-from protos.tensors import TensorError, data_type
+from protos.tensors import TensorError, data_type, shown
 from teacher_server.answering import Answer, Answerer
 from teacher_server.errors import RequestError, Unavailable
 from teacher_server.guard import caller
@@ -183,7 +183,7 @@ def checked_taps(names: Sequence[str], face: Described) -> tuple[str, ...]:
     published = {tap.name for tap in face.menu}
     unknown = [name for name in names if name not in published]
     if unknown or len(set(names)) < len(names):
-        wrong = f"there is no tap '{unknown[0][:80]}'" if unknown else "a tap is there twice"
+        wrong = f"there is no tap '{shown(unknown[0])}'" if unknown else "a tap is there twice"
         raise RequestError(
             Reason.INVALID_TAP, f"{wrong}; name each of {', '.join(sorted(published))} once at most"
         )
@@ -198,8 +198,8 @@ def checked_samples(
     Everything that can be wrong is found here, before a teacher or the ledger is touched.
     """
     if len(tensors) != 1 or tensors[0].name != INPUT_NAME:
-        names = ", ".join(tensor.name for tensor in tensors) or "none"
-        raise TensorError(f"send exactly one tensor named '{INPUT_NAME}', got {names}")
+        got = f"one named '{shown(tensors[0].name)}'" if len(tensors) == 1 else str(len(tensors))
+        raise TensorError(f"send exactly one tensor named '{INPUT_NAME}', got {got}")
     count = tensors[0].shape[0] if tensors[0].shape else 0
     if not 1 <= count <= face.max_samples:
         raise RequestError(
