@@ -1,4 +1,4 @@
-"""Rehearsal servers that are started, killed and started again."""
+"""`teacher-server` processes that are started, killed, stopped and started again."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ZYGOTE = Path(__file__).with_name("zygote.py")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0
+"""Seconds without progress that fail a run before the timeout of a test does."""
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Returns once the condition holds. Raises AssertionError, which says what did not happen."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.002)
 
 
 @dataclass
@@ -38,20 +47,33 @@ class Server:
             time.sleep(0.005)
         raise AssertionError(f"the server did not listen: {self.output.read_text()}")
 
+    @property
+    def alive(self) -> bool:
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def kill(self) -> None:
         """kill -9; returns once the process is gone."""
         os.kill(self.process, signal.SIGKILL)
-        end = time.monotonic() + PATIENCE
-        with contextlib.suppress(ProcessLookupError):
-            while time.monotonic() < end:
-                os.kill(self.process, 0)
-                time.sleep(0.001)
-            raise AssertionError(f"process {self.process} outlived its kill")
+        wait_for(lambda: not self.alive, f"process {self.process} outlived its kill")
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        os.kill(self.process, signal.SIGTERM)
+        return self.end()
+
+    def end(self) -> int:
+        """Waits for its end by itself; the exit code."""
+        wait_for(lambda: not self.alive, f"no end: {self.output.read_text()}")
+        return int(self.output.with_name(f"{self.output.name}.exit").read_text())
 
 
 @dataclass
 class Servers:
-    """Starts servers on one ledger with the same options."""
+    """Starts servers with the same options on one ledger, or on copies of its folder."""
 
     folder: Path
     options: list[str]
@@ -59,14 +81,17 @@ class Servers:
     started: int = 0
     alive: list[Server] = field(default_factory=list)
 
-    def start(self) -> Server:
-        """A new server process; see `Server.address`."""
+    def start(self, ledger: Path | None = None, clock: Path | None = None) -> Server:
+        """A new server process; see `Server.address`. clock: see zygote.py."""
         self.started += 1
         output = self.folder / f"server-{self.started}.txt"
         order = {
-            "arguments": ["--ledger", str(self.folder / "ledger"), *self.options],
+            "arguments": [
+                "rehearse", "--ledger", str(ledger or self.folder / "ledger"), *self.options,
+            ],
             "output": str(output),
-        }
+            "clock": None if clock is None else str(clock),
+        }  # fmt: skip
         assert self.zygote.stdin is not None
         assert self.zygote.stdout is not None
         self.zygote.stdin.write(json.dumps(order) + "\n")
@@ -80,10 +105,20 @@ class Servers:
         self.alive.remove(server)
         server.kill()
 
+    def stop(self, server: Server) -> int:
+        """SIGTERM to one of those that live; its exit code."""
+        self.alive.remove(server)
+        return server.stop()
+
+    def end(self, server: Server) -> int:
+        """Waits until one of those that live ends by itself; its exit code."""
+        self.alive.remove(server)
+        return server.end()
+
 
 @contextlib.contextmanager
 def servers(folder: Path, *options: str) -> Iterator[Servers]:
-    """Servers of the rehearsal ledger `folder`/ledger; all killed at the end."""
+    """Rehearsal servers, on `folder`/ledger unless told otherwise; all killed at the end."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, str(ZYGOTE)],
@@ -92,9 +127,9 @@ def servers(folder: Path, *options: str) -> Iterator[Servers]:
         text=True,
         env=environment,
     ) as zygote:
-        found = Servers(
-            folder, ["--plaintext", "--listen", "127.0.0.1:0", "--json", *options], zygote
-        )
+        secured = "--certs" in options
+        transport = ("localhost:0",) if secured else ("127.0.0.1:0", "--plaintext")
+        found = Servers(folder, ["--listen", *transport, "--json", *options], zygote)
         try:
             yield found
         finally:

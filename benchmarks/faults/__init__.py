@@ -1,0 +1,1 @@
+"""Faults while clients ask: is every answer charged once, and the same for ever?"""
