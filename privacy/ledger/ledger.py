@@ -10,11 +10,11 @@ same answers free. There is no refund.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar, cast
 
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
-from privacy.errors import LedgerRolledBack
+from privacy.errors import BudgetExhausted, LedgerRolledBack, RequestIdReused
 from privacy.key_history import SigningKey
 from privacy.ledger import creation, job, lookup, rotation, session, store
 from privacy.ledger.reading import LedgerReader
@@ -25,6 +25,7 @@ from privacy.ledger.training_charge import TrainingCharge
 from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
+_Found = TypeVar("_Found")
 
 
 class Ledger(LedgerReader):
@@ -112,12 +113,25 @@ class Ledger(LedgerReader):
         Raises RequestIdReused when it was settled with other content, LedgerFault; and
         LedgerRolledBack when it was settled after a ledger was opened that is not believed.
         """
+        (found,) = self.find_all([(client, request_id, content_digest)])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def find_all(
+        self, asked: Sequence[tuple[str, str, bytes]]
+    ) -> list[Settlement | RequestIdReused | LedgerRolledBack | None]:
+        """Of each (client, request id, content digest) what `find` returns, or its refusal."""
         self._writer.require_usable()
         with self._engine.connect() as connection:
-            settled = lookup.find(connection, client, request_id, content_digest)
-        if settled is not None:
-            self._writer.wait_until_witnessed(settled.receipt.entry)
-        return settled
+            rows = lookup.find_all(connection, {(client, name) for client, name, _ in asked})
+            found = [
+                None
+                if (row := rows.get((client, name))) is None
+                else lookup.settlement_or_refusal(connection, row, digest)
+                for client, name, digest in asked
+            ]
+        return self._witnessed(found)
 
     def stored(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Key → payload of the answers among `keys` that are stored.
@@ -136,13 +150,23 @@ class Ledger(LedgerReader):
 
         Reserves nothing: `settle` decides.
         """
+        (refusal,) = self.check_all([(client, charge, draws)])
+        if refusal is not None:
+            raise refusal
+
+    def check_all(self, asked: Sequence[tuple[str, int, int]]) -> list[BudgetExhausted | None]:
+        """For each (client, charge, draws) by itself the refusal that `check` raises, or None."""
         self._writer.require_usable()
         if self._rolled_back is not None:
-            raise LedgerRolledBack(charge, self._rolled_back)
+            return [LedgerRolledBack(charge, self._rolled_back) for _, charge, _ in asked]
+        default = self._opening.default_cap
         with self._engine.connect() as connection:
             totals = Totals.of(lookup.read_state(connection))
-            account = lookup.read_account(connection, client, self._opening.default_cap)
-        totals.require(account, charge, draws)
+            accounts = {
+                client: lookup.read_account(connection, client, default)
+                for client in {client for client, _, _ in asked}
+            }
+        return [totals.refusal(accounts[client], charge, draws) for client, charge, draws in asked]
 
     def settle(
         self,
@@ -163,15 +187,53 @@ class Ledger(LedgerReader):
         written; LedgerFault, after which the ledger must be opened again; ValueError for
         arguments that no caller may pass.
         """
+        request = self.request(client, request_id, content_digest, pending, teacher_version)
+        (outcome,) = self.settle_all([request])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    @staticmethod
+    def request(
+        client: str,
+        request_id: str,
+        content_digest: bytes,
+        pending: Sequence[PendingAnswer],
+        teacher_version: str,
+    ) -> Request:
+        """What `settle` is asked for, made ready for `settle_all`. Raises ValueError."""
         _require_name("client", client)
         _require_name("request_id", request_id)
         if not pending:
             raise ValueError("a request asks for at least one answer")
-        request = Request.of(client, request_id, content_digest, pending, teacher_version)
-        settled = self._writer.commit(job.settling(request))
+        return Request.of(client, request_id, content_digest, pending, teacher_version)
+
+    def settle_all(
+        self, requests: Sequence[Request]
+    ) -> list[Settlement | BudgetExhausted | RequestIdReused]:
+        """Settles several requests, of any clients, in one transaction; see `settle`.
+
+        A refused one has its refusal in its place and has charged nothing. Raises LedgerFault.
+        """
+        outcomes = self._writer.commit_all([job.settling(request) for request in requests])
         # Witnessed by now, but for a repeated request in a ledger that is not believed.
-        self._writer.wait_until_witnessed(settled.receipt.entry)
-        return settled
+        seen = self._witnessed(outcomes)
+        return cast("list[Settlement | BudgetExhausted | RequestIdReused]", seen)
+
+    def _witnessed(self, found: Sequence[_Found]) -> list[_Found | LedgerRolledBack]:
+        """The same once the witness has seen the settlements among them; a refusal in the place of
+        one that it cannot be known to have seen."""
+        entries = [item.receipt.entry for item in found if isinstance(item, Settlement)]
+        try:
+            if entries:
+                self._writer.wait_until_witnessed(max(entries))
+        except LedgerRolledBack as refusal:
+            known = self._writer.head.entry
+            return [
+                refusal if isinstance(item, Settlement) and item.receipt.entry > known else item
+                for item in found
+            ]
+        return list(found)
 
     def charge_training(self, run: DpSgdRun, teacher_version: str, weights: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.

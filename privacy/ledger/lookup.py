@@ -47,17 +47,6 @@ def recorded_hash(connection: Connection, number: int) -> bytes | None:
     return connection.scalar(select(store.entries.c.hash).where(store.entries.c.number == number))
 
 
-def find(
-    connection: Connection, client: str, request_id: str, content_digest: bytes
-) -> Settlement | None:
-    """The settlement of a request that was accepted before, None when there is none.
-
-    Raises RequestIdReused when it was accepted with other content.
-    """
-    row = connection.execute(statements.REQUEST, {"name": client, "id": request_id}).one_or_none()
-    return None if row is None else settlement(connection, row, content_digest)
-
-
 def find_all(
     connection: Connection, requests: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], Row[Any]]:
@@ -85,6 +74,16 @@ def settlement(connection: Connection, row: Row[Any], content_digest: bytes) -> 
     receipt = Receipt.from_json_bytes(row.receipt)
     payloads = [stored[key][1] for key in asked]
     return Settlement(payloads, receipt, receipt.charge, row.new, repeated=True)
+
+
+def settlement_or_refusal(
+    connection: Connection, row: Row[Any], content_digest: bytes
+) -> Settlement | RequestIdReused:
+    """As `settlement`, its refusal in its place."""
+    try:
+        return settlement(connection, row, content_digest)
+    except RequestIdReused as refusal:
+        return refusal
 
 
 def require_same(client: str, request_id: str, before: bytes, now: bytes) -> None:

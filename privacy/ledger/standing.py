@@ -52,26 +52,33 @@ class Totals:
 
     def require(self, account: Account, charge: int, draws: int) -> None:
         """Raises BudgetExhausted naming the limit that does not cover this charge."""
+        refusal = self.refusal(account, charge, draws)
+        if refusal is not None:
+            raise refusal
+
+    def refusal(self, account: Account, charge: int, draws: int) -> BudgetExhausted | None:
+        """What `require` raises."""
         left = self.budget - self.spent
         if charge > left:
             remedy = (
                 "ask for fewer new samples" if left else "no new sample can be answered any more"
             )
-            raise BudgetExhausted(charge, left, "the ledger's answering budget", remedy)
+            return BudgetExhausted(charge, left, "the ledger's answering budget", remedy)
         if charge and account.limit is not None and charge > account.limit - account.spent:
-            raise BudgetExhausted(
+            return BudgetExhausted(
                 charge,
                 max(0, account.limit - account.spent),
                 f"the cap of client {account.client!r}",
                 "ask for fewer new samples, or have the custodian raise the cap",
             )
         if draws > self.draws_budget - self.draws:
-            raise BudgetExhausted(
+            return BudgetExhausted(
                 draws,
                 self.draws_budget - self.draws,
                 "the ledger's limit on noise draws",
                 "ask for fewer new samples",
             )
+        return None
 
 
 def budget_state(

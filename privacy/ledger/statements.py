@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, select, update
 
-from privacy.ledger.store import clients, requests, state
+from privacy.ledger.store import clients, state
 
 STATE: Final = select(state)
 LOCK_STATE: Final = select(state).with_for_update()
@@ -30,10 +30,6 @@ DEBIT: Final = (
     )
 )
 ACCOUNT: Final = select(clients.c.spent, clients.c.cap).where(clients.c.client == bindparam("name"))
-REQUEST: Final = select(requests).where(
-    requests.c.client == bindparam("name"),
-    requests.c.request_id == bindparam("id"),
-)
 
 _CHUNKS: Final = (64, 32, 16, 8, 4, 2, 1)
 """Rows per statement: few statements for many rows, and few different ones to prepare."""

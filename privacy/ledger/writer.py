@@ -11,7 +11,7 @@ looks at what is on disk, before it charges or answers anything more.
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -85,25 +85,45 @@ class Writer:
         A refusal (BudgetExhausted, RequestIdReused) leaves the ledger as it was. Raises LedgerFault
         for any other failure of the group, and from then on.
         """
+        (outcome,) = self.commit_all([job])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def commit_all(self, jobs: Sequence[Job[_Result]]) -> list[_Result | Exception]:
+        """Settles several jobs of one caller, in one transaction or a few; see `commit`.
+
+        A refusal stands in the place of its job's result.
+        """
         self.require_usable()
         if self._read_only:
             raise LedgerFault(f"the ledger in {self._folder} was opened read-only")
         try:
             with self._mutex:
-                self._waiting.append(job)
+                self._waiting.extend(jobs)
                 if self._leader is None:
                     self._promote()
-            job.wait()
-            if not job.done:
-                self._lead(job)
+            # In the order in which they wait: a later one never leads before these are done.
+            for job in jobs:
+                job.wait()
+                if not job.done:
+                    self._lead(job)
         except BaseException as error:
-            self._withdraw(job, error)
+            for job in jobs:
+                if not job.done:
+                    self._withdraw(job, error)
             if isinstance(error, Exception) and not isinstance(error, LedgerFault):
                 raise self._stopped() from error
             raise
-        if job.error is not None:
-            raise job.error
-        return cast("Callable[[], _Result]", job.finish)()
+        outcomes: list[_Result | Exception] = []
+        for job in jobs:
+            if job.error is None:
+                outcomes.append(cast("Callable[[], _Result]", job.finish)())
+            elif isinstance(job.error, _REFUSALS):
+                outcomes.append(job.error)
+            else:
+                raise job.error
+        return outcomes
 
     def wait_until_witnessed(self, entry: int) -> None:
         """Returns once the witness has seen `entry`: what it has not seen must not be sent.
