@@ -8,24 +8,30 @@ parse it would answer by UNKNOWN and the parser's own words, before it asked who
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from privacy.errors import LedgerFault
 from protos import Reason
 from teacher_server.errors import INTERNAL, RequestError, status_of
 from teacher_server.identity import LOOPBACK, Identity, authorise, identify
+from teacher_server.observer import Call, Observer, notes, start_notes
 
 log = logging.getLogger(__name__)
 
 _Parse = Callable[[bytes], Any]
+
+_CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
 _caller: contextvars.ContextVar[Identity] = contextvars.ContextVar("caller")
 
@@ -39,11 +45,19 @@ class Guard(grpc.aio.ServerInterceptor):
     """Wraps each handler; `plaintext` takes every caller for the loopback identity.
 
     `on_ledger_fault` is called once a charge could not be made durable: the server stops serving.
+    `observer` is told of each call's end.
     """
 
-    def __init__(self, *, plaintext: bool, on_ledger_fault: Callable[[], None]):
+    def __init__(
+        self,
+        *,
+        plaintext: bool,
+        on_ledger_fault: Callable[[], None],
+        observer: Observer | None = None,
+    ):
         self._plaintext = plaintext
         self._on_ledger_fault = on_ledger_fault
+        self._observer = observer or Observer()
 
     async def intercept_service(
         self,
@@ -79,7 +93,7 @@ class Guard(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await self._refuse(method, error, context)
 
-        return serve
+        return self._told(method, serve)
 
     def _stream(
         self,
@@ -102,7 +116,43 @@ class Guard(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await self._refuse(method, error, context)
 
-        return serve
+        return self._told(method, serve)
+
+    def _told(self, method: str, serve: Callable[..., Any]) -> Callable[..., Any]:
+        """`serve`, of whose end the observer is told, however it ends."""
+
+        async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            began, noted, code = time.monotonic(), start_notes(), "OK"
+            try:
+                return await serve(request, context)
+            except asyncio.CancelledError:
+                # The caller went away, or its deadline passed: gRPC does not say which.
+                code = "CANCELLED"
+                raise
+            except BaseException:
+                code = _code(context)
+                raise
+            finally:
+                identity = _caller.get(None)
+                self._observer.called(
+                    Call(
+                        method,
+                        identity.name if identity else "",
+                        tuple(sorted(identity.roles)) if identity else (),
+                        code,
+                        noted.reason,
+                        time.monotonic() - began,
+                        noted.request_id,
+                        noted.samples,
+                        noted.charged_samples,
+                        noted.charge,
+                        noted.entry,
+                        began,
+                        tuple(noted.stages),
+                    )
+                )
+
+        return told
 
     def _admit(
         self, method: str, context: grpc.aio.ServicerContext, *, needs_deadline: bool
@@ -111,10 +161,11 @@ class Guard(grpc.aio.ServerInterceptor):
             identity = LOOPBACK
         else:
             identity = identify(list(context.auth_context().get("peer_uri", [])))
+        # Before it is judged: who was refused is told, too.
+        _caller.set(identity)
         authorise(identity, method)
         if needs_deadline and context.time_remaining() is None:
             raise RequestError(Reason.DEADLINE_REQUIRED, "set a deadline on the call")
-        _caller.set(identity)
 
     async def _refuse(
         self, method: str, error: Exception, context: grpc.aio.ServicerContext
@@ -129,7 +180,19 @@ class Guard(grpc.aio.ServerInterceptor):
         if status is None:
             log.error("%s: unforeseen %s", method, type(error).__name__)
             status = INTERNAL
+        notes().reason = _reason(status)
         await context.abort_with_status(rpc_status.to_status(status))
+
+
+def _code(context: grpc.aio.ServicerContext) -> str:
+    """Name of the status that the call was ended with."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES.get(code, "UNKNOWN")
+
+
+def _reason(status: status_pb2.Status) -> str:
+    info = error_details_pb2.ErrorInfo()
+    return info.reason if any(item.Unpack(info) for item in status.details) else "UNFORESEEN"
 
 
 def _parsed(request: bytes, parse: _Parse) -> Any:

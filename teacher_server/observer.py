@@ -6,17 +6,66 @@ charge, how long it took. Never a sample, an answer, or anything that a teacher 
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a call's time that is named: from `began` to `ended`, by `time.monotonic`."""
+
+    name: str
+    began: float
+    ended: float
+
+
+@dataclass(slots=True)
+class Notes:
+    """What the handler of a call says of it while it runs; the guard makes a `Call` of it.
+
+    Every field is that of `Call`; `reason` is the guard's. Written from the event loop, or from
+    one worker at a time that the event loop awaits.
+    """
+
+    reason: str = ""
+    request_id: str = ""
+    samples: int = 0
+    charged_samples: int = 0
+    charge: int = 0
+    entry: int = 0
+    stages: list[Stage] = field(default_factory=list)
+
+    def stage(self, name: str, began: float, ended: float) -> None:
+        """A part of the call's time: `queue`, `batch` or `settle`."""
+        self.stages.append(Stage(name, began, ended))
+
+
+_notes: contextvars.ContextVar[Notes] = contextvars.ContextVar("notes")
+
+
+def notes() -> Notes:
+    """Of the call that is being served; of none where no guard stands before the handler."""
+    current = _notes.get(None)
+    return start_notes() if current is None else current
+
+
+def start_notes() -> Notes:
+    """Fresh ones, for a call that begins in this context."""
+    fresh = Notes()
+    _notes.set(fresh)
+    return fresh
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One finished call of any method.
 
-    code: name of its gRPC status. reason: machine-readable, empty for OK. seconds: from its first
-    byte to its last. samples, charged_samples and charge (units of μ²·2⁴⁰) are 0 but for queries
-    that were answered; request_id and entry (of the ledger) likewise.
+    client, roles: empty where the caller is unknown. code: name of its gRPC status; CANCELLED for
+    a caller that went away. reason: machine-readable, empty for OK. seconds: from its request to
+    its last answer; began: when, by `time.monotonic`. samples, charged_samples and charge (units
+    of μ²·2⁴⁰) are 0 but for queries that were answered; entry (of the ledger) likewise.
+    request_id: empty but for queries. stages: of a query, where its time went.
     """
 
     method: str
@@ -30,6 +79,8 @@ class Call:
     charged_samples: int = 0
     charge: int = 0
     entry: int = 0
+    began: float = 0.0
+    stages: tuple[Stage, ...] = ()
 
 
 class Observer:
