@@ -48,6 +48,9 @@ class Reason(StrEnum):
     OVERLOADED = "OVERLOADED"
     """UNAVAILABLE: too many samples are waiting; retry after the hint."""
 
+    RATE_LIMITED = "RATE_LIMITED"
+    """UNAVAILABLE: more than this client may ask in this time; retry after the hint, not before."""
+
     DRAINING = "DRAINING"
     """UNAVAILABLE: the server is shutting down; retry on another or later."""
 

@@ -59,6 +59,7 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.UNKNOWN_IDENTITY: grpc.StatusCode.UNAUTHENTICATED,
     Reason.WRONG_ROLE: grpc.StatusCode.PERMISSION_DENIED,
     Reason.OVERLOADED: grpc.StatusCode.UNAVAILABLE,
+    Reason.RATE_LIMITED: grpc.StatusCode.UNAVAILABLE,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.LEDGER_FAULT: grpc.StatusCode.INTERNAL,
 }
