@@ -21,14 +21,14 @@ _BLOCK = 1 << 24
 """Bytes copied at once."""
 
 
-def spooled(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
-    """A tensor on the CPU, not filled; above `LIMIT` bytes in a file.
+def spooled(shape: Iterable[int], dtype: torch.dtype, *, in_memory: int | None = None) -> Tensor:
+    """A tensor on the CPU, not filled; above `in_memory` bytes (`LIMIT` when None) in a file.
 
     Raises UserError when there is no room for the file.
     """
     shape = tuple(shape)
     size = torch.Size(shape).numel() * dtype.itemsize
-    if size <= LIMIT:
+    if size <= (LIMIT if in_memory is None else in_memory):
         return torch.empty(shape, dtype=dtype)
     folder = _folder()
     try:

@@ -2,10 +2,10 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ktan.data.dataset import Dataset, UnitIds
+from ktan.data.names import NamePlaces, Names, ids_at, repeated_names, string_array
 from ktan.data.picture_cache import Part, cached_pictures
 from ktan.data.pictures import IMAGE_SUFFIXES, Picture, Shape, target_shape
 from ktan.data.unit_hash import mixed_order
@@ -22,14 +23,14 @@ TEST_NAMES = ("test", "val", "valid")
 UNITS_FILE = "units.csv"
 _VERSION = 3  # of the cached files; raise it when their order or content changes
 _PART = 4096
-"""Pictures that are decoded, and lost to a kill, together."""
+"""Pictures that are decoded, and lost to a kill, together; rows of a list read at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Listing:
     """The pictures of a folder, in one order."""
 
-    paths: list[str]
+    paths: Names
     """Relative to the folder, with forward slashes."""
     labels: np.ndarray
     """int64 [n]."""
@@ -37,8 +38,7 @@ class _Listing:
     """bool [n]."""
 
     def ordered(self, order: np.ndarray) -> "_Listing":
-        paths = [self.paths[place] for place in order.tolist()]
-        return _Listing(paths, self.labels[order], self.holdout[order])
+        return _Listing(self.paths.at(order), self.labels[order], self.holdout[order])
 
 
 def load_image_folder(
@@ -67,7 +67,7 @@ def load_image_folder(
     classes, listing = _list_pictures(path)
     unit_ids = _unit_ids(path, listing.paths, path_ids=path_ids)
     order = mixed_order(unit_ids, listing.holdout)
-    listing, unit_ids = listing.ordered(order), unit_ids[order]
+    listing, unit_ids = listing.ordered(order), ids_at(unit_ids, order)
     shape = target_shape(_picture(path, listing.paths[0]), image_size, grey=grey)
     cache = data_root / "image-folders" / _cache_key(path, listing.paths, shape)
     return Dataset(
@@ -87,16 +87,16 @@ def _list_pictures(path: Path) -> tuple[tuple[str, ...], _Listing]:
     test = next((name for name in TEST_NAMES if name in folders), None)
     parts = [("train", False), (test, True)] if "train" in folders and test else [("", False)]
     classes = tuple(sorted({name for part, _ in parts for name in _subfolders(path / str(part))}))
-    paths: list[str] = []
+    paths = Names()
     counts, labels, marks = [], [], []
     for part, holdout in parts:
         for label, name in enumerate(classes):
-            found = sorted(_pictures_under(path, path / str(part) / name))
-            paths += found
-            counts.append(len(found))
+            before = len(paths)
+            paths.extend(sorted(_pictures_under(path, path / str(part) / name)))
+            counts.append(len(paths) - before)
             labels.append(label)
             marks.append(holdout)
-    if not paths:
+    if not len(paths):
         raise UserError(
             f"no picture under {path}: put them in one folder per class, or in train/ and test/ "
             f"with one folder per class ({', '.join(IMAGE_SUFFIXES)})"
@@ -116,7 +116,7 @@ def _picture(path: Path, relative: str) -> Picture:
     return Picture(str(path / relative), path / relative)
 
 
-def _parts(path: Path, paths: Sequence[str]) -> list[Part]:
+def _parts(path: Path, paths: Names) -> list[Part]:
     def part(start: int) -> Part:
         rows = np.arange(start, min(start + _PART, len(paths)))
         return Part(rows, lambda: (_picture(path, paths[row]) for row in rows.tolist()))
@@ -132,7 +132,7 @@ def _subfolders(path: Path) -> list[str]:
     )
 
 
-def _cache_key(path: Path, paths: Sequence[str], shape: Shape) -> str:
+def _cache_key(path: Path, paths: Names, shape: Shape) -> str:
     """Changes with the files' names, sizes and times, so that a changed folder is read anew."""
     head = json.dumps([_VERSION, str(path.resolve()), astuple(shape)]).removesuffix("]")
     described = hashlib.sha256(f"{head}, [".encode())
@@ -144,16 +144,16 @@ def _cache_key(path: Path, paths: Sequence[str], shape: Shape) -> str:
     return f"{path.resolve().name}-{described.hexdigest()[:16]}"
 
 
-def _unit_ids(path: Path, paths: Sequence[str], *, path_ids: bool) -> UnitIds:
+def _unit_ids(path: Path, paths: Names, *, path_ids: bool) -> UnitIds:
     """str [N]. The class folder is a label: moving a picture to another changes no id."""
     listed = path / UNITS_FILE
     if path_ids:
         if listed.exists():
             raise UserError(f"{listed} names the units; remove it, or leave out --path-ids")
-        return np.array(paths)
+        return string_array(paths)
     if listed.exists():
         return listed_units(listed, paths)
-    names = [PurePosixPath(relative).name for relative in paths]
+    names = Names(PurePosixPath(relative).name for relative in paths)
     repeated = repeated_names(names)
     if repeated:
         raise UserError(
@@ -162,25 +162,26 @@ def _unit_ids(path: Path, paths: Sequence[str], *, path_ids: bool) -> UnitIds:
             f"{UNITS_FILE} (`path,unit` a line); --path-ids tells them apart by class folder, "
             "only where a label is no private content, as in a public benchmark"
         )
-    return np.array(names)
+    return string_array(names)
 
 
-def listed_units(listed: Path, paths: Sequence[str]) -> UnitIds:
+def listed_units(listed: Path, paths: Names) -> UnitIds:
     """str [N]: whose each picture is, by a file of `path,unit` lines.
 
     Raises UserError when it leaves one out.
     """
+    places, units = NamePlaces(paths), Names()
+    row_of = np.full(len(paths), -1)
     with listed.open(newline="", encoding="utf-8") as file:
-        units = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
-    missing = [relative for relative in paths if relative not in units]
-    if missing:
+        rows = (row for row in csv.reader(file) if len(row) == 2)
+        while some := list(itertools.islice(rows, _PART)):
+            for row, place in places.find([name for name, _ in some]):
+                row_of[place] = len(units) + row
+            units.extend(unit for _, unit in some)
+    missing = np.flatnonzero(row_of < 0)
+    if len(missing):
         raise UserError(
-            f"{listed} names no unit for {len(missing)} pictures, the first {missing[0]}; "
-            "give one `path,unit` line each"
+            f"{listed} names no unit for {len(missing)} pictures, the first "
+            f"{paths[int(missing[0])]}; give one `path,unit` line each"
         )
-    return np.array([units[relative] for relative in paths])
-
-
-def repeated_names(names: Sequence[str]) -> list[str]:
-    """Those that occur more than once."""
-    return [name for name, count in Counter(names).items() if count > 1]
+    return string_array(units.at(row_of))

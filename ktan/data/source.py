@@ -12,8 +12,10 @@ from ktan.data.dataset import Dataset
 from ktan.data.fake import load_fake
 from ktan.data.glyphs import load_glyphs
 from ktan.data.image_folder import load_image_folder
+from ktan.data.names import ids_at
 from ktan.data.torchvision_sets import TORCHVISION_NAMES, load_torchvision, torchvision_folder
 from ktan.data.unit_hash import unit_hash
+from ktan.data.units import distinct_units
 from ktan.data.webdataset import load_webdataset
 from ktan.errors import UserError
 from ktan.spool import taken
@@ -98,12 +100,12 @@ def _thinned(dataset: Dataset, size: int | None) -> Dataset:
 
     The training units and those with a record in the official test part keep their share.
     """
-    units, inverse = np.unique(dataset.unit_ids, return_inverse=True)
+    units, inverse = distinct_units(dataset.unit_ids)
     if size is None or size >= len(units):
         return dataset
     held = np.zeros(len(units), dtype=bool)
     held[inverse[dataset.holdout.numpy()]] = True
-    order = np.argsort(unit_hash(units, "size"), kind="stable")
+    order = np.argsort(unit_hash(ids_at(dataset.unit_ids, units), "size"), kind="stable")
     held_size = round(size * int(held.sum()) / len(units))
     training, tests = order[~held[order]], order[held[order]]
     chosen = np.concatenate([training[: size - held_size], tests[:held_size]])
@@ -113,6 +115,6 @@ def _thinned(dataset: Dataset, size: int | None) -> Dataset:
         dataset,
         samples=taken(dataset.samples, rows),
         labels=dataset.labels[rows],
-        unit_ids=dataset.unit_ids[kept],
+        unit_ids=ids_at(dataset.unit_ids, kept),
         holdout=dataset.holdout[rows],
     )

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ktan.data.dataset import Dataset, UnitIds
+from ktan.data.names import ids_at
 from ktan.data.unit_hash import unit_hash
+from ktan.data.units import distinct_units
 from ktan.errors import UserError
 
 Indices = np.ndarray
@@ -85,7 +87,10 @@ class Split:
 
         Public: how many records stand behind a unit is its content, and is not counted.
         """
-        return {name: len(np.unique(self.unit_ids[part])) for name, part in self._parts().items()}
+        return {
+            name: len(distinct_units(ids_at(self.unit_ids, part))[0])
+            for name, part in self._parts().items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The recipe, the counts and a SHA-256 of each list of positions.
@@ -157,8 +162,9 @@ def split(dataset: Dataset, recipe: SplitRecipe) -> Split:
             raise UserError(f"--{name} is {asked}; it cannot be negative")
     recipe = recipe.resolved(dataset)
     public = _Public(*(getattr(recipe, name) for name in _PUBLISHED))
-    units, inverse = np.unique(dataset.unit_ids, return_inverse=True)
-    order = np.argsort(unit_hash(units, f"split {recipe.seed}"), kind="stable")
+    units, inverse = distinct_units(dataset.unit_ids)
+    hashes = unit_hash(ids_at(dataset.unit_ids, units), f"split {recipe.seed}")
+    order = np.argsort(hashes, kind="stable")
     if recipe.by == "official":
         private, parts = _official(dataset, recipe.private, public, inverse, order)
     elif recipe.by == "hash":
@@ -179,8 +185,8 @@ def shards(unit_ids: UnitIds, k: int, seed: int = 0) -> list[Indices]:
     """
     if k < 1:
         raise UserError(f"--teachers is {k}; at least one is needed")
-    units, inverse = np.unique(unit_ids, return_inverse=True)
-    order = np.argsort(unit_hash(units, f"shards {seed}"), kind="stable")
+    units, inverse = distinct_units(unit_ids)
+    order = np.argsort(unit_hash(ids_at(unit_ids, units), f"shards {seed}"), kind="stable")
     owner = np.empty(len(units), dtype=np.int64)
     owner[order] = np.arange(len(units)) % k
     shard_of_record = owner[inverse]

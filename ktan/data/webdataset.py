@@ -10,6 +10,7 @@ import itertools
 import json
 import tarfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,8 @@ import torch
 
 from ktan.data.archive_names import archive_folder, archive_paths
 from ktan.data.dataset import Dataset, UnitIds
-from ktan.data.image_folder import TEST_NAMES, UNITS_FILE, listed_units, repeated_names
+from ktan.data.image_folder import TEST_NAMES, UNITS_FILE, listed_units
+from ktan.data.names import Names, names_of, repeated_names, string_array
 from ktan.data.picture_cache import Part, cached_pictures
 from ktan.data.pictures import IMAGE_SUFFIXES, Picture, target_shape
 from ktan.durable import put_durably
@@ -36,8 +38,8 @@ _LONGEST_LABEL = 1000
 class _Listing:
     """The samples of all archives, in the archives' order."""
 
-    keys: np.ndarray
-    """str [n]."""
+    keys: Names
+    """One a sample."""
     labels: np.ndarray
     """int64 [n], -1 where there is none."""
     counts: np.ndarray
@@ -74,7 +76,7 @@ def load_webdataset(
     shape = target_shape(first, image_size, grey=grey)
     cache = data_root / "webdatasets" / _cache_key(folder, archives, (classes, astuple(shape)))
     listing = _listed(cache / "listing.npz", archives, classes)
-    unit_ids = _unit_ids(folder, listing.keys.tolist(), path_ids=path_ids)
+    unit_ids = _unit_ids(folder, listing.keys, path_ids=path_ids)
     ends = np.cumsum(listing.counts).tolist()
     parts = [
         Part(np.arange(end - count, end), _reader(archive))
@@ -122,15 +124,15 @@ def _listed(path: Path, archives: Sequence[Path], classes: tuple[str, ...]) -> _
             if not path.exists():
                 found = _list_samples(archives, classes)
                 partial = path.with_name(".listing.partial.npz")
-                np.savez(partial, keys=found.keys, labels=found.labels, counts=found.counts)
+                keys = string_array(found.keys)
+                np.savez(partial, keys=keys, labels=found.labels, counts=found.counts)
                 put_durably(partial, path)
     with np.load(path, allow_pickle=False) as stored:
-        return _Listing(stored["keys"], stored["labels"], stored["counts"])
+        return _Listing(names_of(stored["keys"]), stored["labels"], stored["counts"])
 
 
 def _list_samples(archives: Sequence[Path], classes: tuple[str, ...]) -> _Listing:
-    keys: list[str] = []
-    labels: list[int] = []
+    keys, labels = Names(), array("q")
     counts: list[int] = []
     for archive in archives:
         before = len(keys)
@@ -141,12 +143,12 @@ def _list_samples(archives: Sequence[Path], classes: tuple[str, ...]) -> _Listin
                     f"{archive}: sample {key} has {len(pictures)} pictures; it must have one "
                     f"({', '.join(IMAGE_SUFFIXES)})"
                 )
-            keys.append(key)
+            keys.extend([key])
             labels.append(_label(f"{archive}: {key}.cls", fields.get("cls"), classes))
         counts.append(len(keys) - before)
-    if not keys:
+    if not len(keys):
         raise UserError(f"there is no sample in {archives[0]} and the other archives")
-    return _Listing(np.array(keys), np.array(labels, dtype=np.int64), np.array(counts))
+    return _Listing(keys, np.frombuffer(labels, dtype=np.int64), np.array(counts))
 
 
 def _samples(archive: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
@@ -216,14 +218,14 @@ def _label(name: str, content: bytes | None, classes: tuple[str, ...]) -> int:
     return int(text)
 
 
-def _unit_ids(folder: Path, keys: Sequence[str], *, path_ids: bool) -> UnitIds:
+def _unit_ids(folder: Path, keys: Names, *, path_ids: bool) -> UnitIds:
     """str [N]. A folder in an archive may be a label: it is no part of an id unless asked for."""
     listed = folder / UNITS_FILE
     if listed.exists():
         if path_ids:
             raise UserError(f"{listed} names the units; remove it, or leave out --path-ids")
         return listed_units(listed, keys)
-    names = list(keys) if path_ids else [PurePosixPath(key).name for key in keys]
+    names = keys if path_ids else Names(PurePosixPath(key).name for key in keys)
     repeated = repeated_names(names)
     if repeated:
         raise UserError(
@@ -232,4 +234,4 @@ def _unit_ids(folder: Path, keys: Sequence[str], *, path_ids: bool) -> UnitIds:
             f"{UNITS_FILE} (`key,unit` a line)"
             + ("" if path_ids else "; --path-ids counts the folders in the archives, too")
         )
-    return np.array(names)
+    return string_array(names)

@@ -128,8 +128,13 @@ def test_units_file(tmp_path: Path) -> None:
     listed.write_text("a/0.png,ann\na/1.png,bob\na/2.png,ann\na/3.png,cy\n", encoding="utf-8")
     dataset = load_image_folder(source, tmp_path / "cache")
     assert sorted(dataset.unit_ids) == ["ann", "ann", "bob", "cy"]
+    # Of two lines for one picture the last counts; what names no picture, or no unit, is passed by.
+    listed.write_text("a/3.png,eve\nelsewhere,x\na/2.png\n" + listed.read_text(encoding="utf-8"))
+    assert sorted(load_image_folder(source, tmp_path / "cache").unit_ids) == sorted(
+        dataset.unit_ids
+    )
     listed.write_text("a/0.png,ann\n", encoding="utf-8")
-    with pytest.raises(UserError, match="no unit for 3 pictures"):
+    with pytest.raises(UserError, match=r"no unit for 3 pictures, the first a/\d\.png"):
         load_image_folder(source, tmp_path / "cache")
 
 
