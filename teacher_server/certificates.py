@@ -3,6 +3,11 @@
 P-256 keys, one extended key usage each (server or client), and for clients a URI subject
 alternative name `ktan://<role>/<name>` that the server reads as identity (`identity.py`).
 The authority's key signs; the server never needs it: keep it elsewhere.
+
+    ca/certificate.pem, ca/key.pem      the authority
+    ca/before.pem                       one that is still trusted while another takes its place
+    NAME/certificate.pem, NAME/key.pem  what was issued
+    NAME/ca.pem                         whom its holder trusts: the authority, and the one before
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ import datetime
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -19,20 +25,45 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ktan.durable import sync_folder
 from ktan.errors import UserError
 from teacher_server.identity import Role, identity_uri
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
+_BEFORE = "before.pem"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority in memory: its certificate and its private key."""
+    """A certificate authority in memory: its certificate and its private key.
+
+    before: certificates of an earlier one, trusted until it is forgotten.
+    """
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    before: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def trusted(self) -> bytes:
+        """What `ca.pem` holds."""
+        return b"".join(map(_pem, (self.certificate, *self.before)))
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What a folder's certificate says of itself; `until` in UTC, `serial` in hexadecimal."""
+
+    until: datetime.datetime
+    serial: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Issued:
+        """Of `folder`/certificate.pem. Raises UserError."""
+        certificate = _read_certificate(folder)
+        return cls(certificate.not_valid_after_utc, f"{certificate.serial_number:x}")
 
 
 def make_authority(folder: Path) -> Authority:
@@ -43,6 +74,49 @@ def make_authority(folder: Path) -> Authority:
     """
     if (folder / "key.pem").exists():
         raise UserError(f"{folder} already holds a certificate authority; use it or name another")
+    authority = _new_authority(before=())
+    _write(folder, authority.certificate, authority.key, trusted=None)
+    return authority
+
+
+def replace_authority(folder: Path) -> Authority:
+    """A new authority in place of the one in `folder`, which stays trusted until it is forgotten.
+
+    The old key is gone with it. Raises UserError where none is, or where one is being replaced.
+    """
+    old = load_authority(folder)
+    if old.before:
+        raise UserError(
+            f"{folder} is changing its authority already; let everybody have the new ca.pem and "
+            "a renewed certificate, then --forget-authority"
+        )
+    authority = _new_authority(before=(old.certificate,))
+    _replace(
+        folder,
+        {
+            _BEFORE: _pem(old.certificate),
+            "key.pem": _private(authority.key),
+            "certificate.pem": _pem(authority.certificate),
+        },
+    )
+    return authority
+
+
+def forget_authority(folder: Path) -> Authority:
+    """The authority in `folder`, without the one before it. Raises UserError where none was."""
+    authority = load_authority(folder)
+    if not authority.before:
+        raise UserError(f"{folder} trusts one authority only; there is none to forget")
+    (folder / _BEFORE).unlink()
+    return replace(authority, before=())
+
+
+def tell_trusted(authority: Authority, folder: Path) -> None:
+    """Has the holder of `folder` trust `authority`, and the one before it where there is one."""
+    _replace(folder, {"ca.pem": authority.trusted})
+
+
+def _new_authority(before: tuple[x509.Certificate, ...]) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ktan private authority")])
     certificate = (
@@ -52,9 +126,7 @@ def make_authority(folder: Path) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    authority = Authority(certificate, key)
-    _write(folder, authority.certificate, key, authority=None)
-    return authority
+    return Authority(certificate, key, before)
 
 
 def load_authority(folder: Path) -> Authority:
@@ -62,11 +134,15 @@ def load_authority(folder: Path) -> Authority:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), password=None)
+        before = (folder / _BEFORE).read_bytes() if (folder / _BEFORE).exists() else None
+        earlier = x509.load_pem_x509_certificates(before) if before is not None else []
     except (OSError, ValueError) as error:
         raise UserError(f"no certificate authority in {folder}: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UserError(f"the key in {folder} is not an elliptic-curve key")
-    return Authority(certificate, key)
+    if key.public_key() != certificate.public_key():
+        raise UserError(f"key and certificate in {folder} are of two authorities; restore them")
+    return Authority(certificate, key, tuple(earlier))
 
 
 def issue_server(authority: Authority, folder: Path, host_names: list[str]) -> None:
@@ -93,6 +169,26 @@ def issue_client(authority: Authority, folder: Path, role: Role, name: str) -> N
     _issue(authority, folder, name, [uri], ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
+def renew(authority: Authority, folder: Path) -> None:
+    """A new certificate and key in place of those in `folder`, under the same names and role.
+
+    Files are replaced whole, at once: who serves by them goes on, and takes the new ones. Raises
+    UserError where `folder` holds no certificate.
+    """
+    old = _read_certificate(folder)
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (usage,) = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    certificate, key = _signed(authority, old.subject, list(names), usage)
+    _replace(
+        folder,
+        {
+            "ca.pem": authority.trusted,
+            "key.pem": _private(key),
+            "certificate.pem": _pem(certificate),
+        },
+    )
+
+
 def _issue(
     authority: Authority,
     folder: Path,
@@ -101,9 +197,22 @@ def _issue(
     usage: x509.ObjectIdentifier,
 ) -> None:
     if (folder / "key.pem").exists():
-        raise UserError(f"{folder} already holds a certificate; remove it or name another")
-    key = ec.generate_private_key(ec.SECP256R1())
+        raise UserError(
+            f"{folder} already holds a certificate; remove it, name another, or issue it anew by "
+            f"--renew {folder.name}"
+        )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    certificate, key = _signed(authority, subject, alternatives, usage)
+    _write(folder, certificate, key, authority.trusted)
+
+
+def _signed(
+    authority: Authority,
+    subject: x509.Name,
+    alternatives: list[x509.GeneralName],
+    usage: x509.ObjectIdentifier,
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
     authority_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(
         authority.key.public_key()
     )
@@ -116,7 +225,17 @@ def _issue(
         .add_extension(authority_key_id, critical=False)
         .sign(authority.key, hashes.SHA256())
     )
-    _write(folder, certificate, key, authority.certificate)
+    return certificate, key
+
+
+def _read_certificate(folder: Path) -> x509.Certificate:
+    path = folder / "certificate.pem"
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no certificate") from None
+    except (ValueError, x509.InvalidVersion) as error:
+        raise UserError(f"{path} holds no certificate: {error}") from error
 
 
 def _builder(
@@ -153,17 +272,47 @@ def _write(
     folder: Path,
     certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
-    authority: x509.Certificate | None,
+    trusted: bytes | None,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     # O_EXCL with the mode: the key never exists readable by others, not for an instant.
     handle = os.open(folder / "key.pem", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
-        file.write(private)
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
-    if authority is not None:
-        (folder / "ca.pem").write_bytes(authority.public_bytes(pem))
+        file.write(_private(key))
+    (folder / "certificate.pem").write_bytes(_pem(certificate))
+    if trusted is not None:
+        (folder / "ca.pem").write_bytes(trusted)
+
+
+def _replace(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replaces files whole. All are on disk before the first takes its name, so that they change
+    within an instant; a reader of that instant sees a key of another certificate."""
+    written = {}
+    try:
+        for name, content in contents.items():
+            temporary = written[name] = folder / f".{name}.{os.getpid()}.tmp"
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if name != "key.pem":
+                temporary.chmod(0o644)
+        for name, temporary in written.items():
+            temporary.replace(folder / name)
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

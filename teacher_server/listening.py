@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import grpc
 
 from ktan.errors import UserError
 from protos.channel import is_loopback
+from teacher_server.credentials import ServerCertificates
+
+_LOOK_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,10 @@ class Transport:
 
 
 def bind(server: grpc.aio.Server, transport: Transport) -> str:
-    """Has the server listen; the address with the port that it got. Raises UserError."""
+    """Has the server listen; the address with the port that it got. Raises UserError.
+
+    In the running event loop, which from then on looks for changed certificates.
+    """
     host, colon, number = transport.listen.rpartition(":")
     if not (host and colon and number.isascii() and number.isdigit() and int(number) < 2**16):
         raise UserError(f"--listen {transport.listen}: give HOST:PORT, such as 0.0.0.0:50051")
@@ -38,10 +46,18 @@ def bind(server: grpc.aio.Server, transport: Transport) -> str:
                 raise UserError(f"--plaintext serves on loopback only, not on {transport.listen}")
             port = server.add_insecure_port(transport.listen)
         else:
-            port = server.add_secure_port(transport.listen, _credentials(transport.certificates))
+            certificates = ServerCertificates(transport.certificates)
+            port = server.add_secure_port(transport.listen, certificates.credentials())
+            _look_often(certificates)
     except RuntimeError:
         raise UserError(_why_not(host.strip("[]"), int(number))) from None
     return f"{host}:{port}"
+
+
+def _look_often(certificates: ServerCertificates) -> None:
+    """Looks now and from then on: also where nobody connects, a change is taken and told of."""
+    certificates.look()
+    asyncio.get_running_loop().call_later(_LOOK_SECONDS, _look_often, certificates)
 
 
 def _why_not(host: str, port: int) -> str:
@@ -62,20 +78,3 @@ def _why_not(host: str, port: int) -> str:
             return f"--listen: {host} is no address of this machine"
         return f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
     return f"cannot listen on {host}, port {port}: it was in use a moment ago; try again"
-
-
-def _credentials(folder: Path) -> grpc.ServerCredentials:
-    try:
-        authority, certificate, key = (
-            (folder / name).read_bytes() for name in ("ca.pem", "certificate.pem", "key.pem")
-        )
-    except OSError as error:
-        raise UserError(
-            f"{folder} needs ca.pem, certificate.pem and key.pem ({error.strerror}: "
-            f"{error.filename}); `teacher-server certs` makes them"
-        ) from error
-    if os.stat(folder / "key.pem").st_mode & 0o077:
-        raise UserError(f"{folder / 'key.pem'} is readable by others; chmod 600 it")
-    return grpc.ssl_server_credentials(
-        [(key, certificate)], root_certificates=authority, require_client_auth=True
-    )
