@@ -1,19 +1,20 @@
-"""From validated samples to a settled answer: look up, run the teacher, release, settle.
+"""From validated samples to settled answers: look up, run the teacher, release, settle.
 
 No gRPC here: the order of the steps is the promise, and is testable without a wire.
 
-    find the request  →  find stored releases  →  check the budget  →  teacher  →  release
-    →  one durable transaction (debit, answers, entry, receipt)  →  return
+    find the requests  →  find stored releases  →  check the budget  →  teacher  →  release
+    →  one durable transaction (debits, answers, entries, receipts)  →  return
 
-Nothing that a teacher computed leaves `Answerer.answer` but what the ledger has made durable.
+Requests go through these steps together, as many as come; each keeps its own meaning, charge and
+receipt, and what is refused to one is refused to nobody else. Nothing that a teacher computed
+leaves `Answerer.settle` but what the ledger has made durable.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,25 +34,24 @@ class PrivateTeacher(Protocol):
     def answers(
         self, samples: npt.NDArray[np.generic]
     ) -> Mapping[str, npt.NDArray[np.floating[Any]]]:
-        """Per tap [k, n, *shape], not bounded, for samples [n, *input shape] of its own copy."""
+        """Per tap [k, n, *shape], not bounded, for samples [n, *input shape] of its own copy.
+
+        Called by several threads at once.
+        """
 
 
-class InTurn:
-    """A teacher that is asked at most `at_once` times at once: its networks share the cores.
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What one request asks, validated.
 
-    Requests that wait for their turn, or that settle, hold no core.
+    samples: [n, *input shape]. taps: names of those that are wanted, in any order and each once;
+    all of the menu when empty.
     """
 
-    def __init__(self, teacher: PrivateTeacher, at_once: int):
-        self._teacher = teacher
-        self._turns = threading.BoundedSemaphore(at_once)
-
-    def answers(
-        self, samples: npt.NDArray[np.generic]
-    ) -> Mapping[str, npt.NDArray[np.floating[Any]]]:
-        """What the teacher answers, when it is this caller's turn."""
-        with self._turns:
-            return self._teacher.answers(samples)
+    client: str
+    request_id: str
+    samples: npt.NDArray[np.generic]
+    taps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,45 @@ class Answer:
     charged_samples: int
 
 
+Outcome = Answer | Exception
+"""What became of a question: an answer, or the refusal that its caller gets."""
+
+
+@dataclass(eq=False)
+class _Case:
+    """One question on its way.
+
+    keys: of its answers, samples outermost. lacking: places among them, each key once, whose
+    answers were not stored. settled: it was settled before. refusal: it is not answered.
+    """
+
+    question: Question
+    asked: _Selection
+    digests: list[bytes]
+    content: bytes
+    keys: list[bytes] = field(default_factory=list)
+    lacking: list[int] = field(default_factory=list)
+    settled: Settlement | None = None
+    refusal: Exception | None = None
+
+    @property
+    def rows(self) -> set[int]:
+        """Samples that lack one tap at least."""
+        width = len(self.asked.taps)
+        return {place // width for place in self.lacking}
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Questions whose answers are drawn in memory and not paid for; for `Answerer.settle` only."""
+
+    cases: Sequence[_Case]
+    payloads: Mapping[bytes, bytes]
+    stored: frozenset[bytes]
+
+
 class Answerer:
-    """Answers samples under a ledger. Thread-safe: called from the server's executor threads."""
+    """Answers samples under a ledger. Thread-safe: called from the server's worker threads."""
 
     def __init__(
         self,
@@ -113,91 +150,160 @@ class Answerer:
     ) -> Answer:
         """The answers to `samples` [n, *input shape]; charges what was not answered before.
 
-        taps: names of those that are wanted, in any order and each once; all of the menu when
-        empty. An answer is of one sample and one tap, and is charged once for all time. Raises
+        An answer is of one sample and one tap, and is charged once for all time. Raises
         BudgetExhausted, RequestIdReused or LedgerFault, having charged and released nothing, and
         ValueError for a tap that is not on the menu.
         """
-        asked = self._selection(taps)
-        digests = [digest.tobytes() for digest in sample_digests(samples)]
-        content = hashlib.sha256(asked.meaning + b"".join(digests)).digest()
-        settled, charged = self._ledger.find(client, request_id, content), 0
-        if settled is None:
-            keys = [
+        question = Question(client, request_id, samples, tuple(taps))
+        (outcome,) = self.settle([self.draw([question])])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def draw(self, questions: Sequence[Question]) -> Drawn:
+        """Everything but the charge: the teacher is asked once, about all samples that are new.
+
+        A refusal is kept for `settle` to return. Raises LedgerFault, and whatever a teacher raises.
+        """
+        cases = [self._case(question) for question in questions]
+        named = [(case.question.client, case.question.request_id, case.content) for case in cases]
+        for case, found in zip(cases, self._ledger.find_all(named), strict=True):
+            if isinstance(found, Exception):
+                case.refusal = found
+            else:
+                case.settled = found
+        open_cases = [case for case in cases if case.settled is None and case.refusal is None]
+        for case in open_cases:
+            case.keys = [
                 self._ledger.sample_key(digest, self._version, settings)
-                for digest in digests
-                for settings in asked.settings
+                for digest in case.digests
+                for settings in case.asked.settings
             ]
-            settled, charged = self._settle(client, request_id, content, samples, keys, asked)
-        return Answer(_unpack(settled, asked, len(samples)), settled.receipt, charged)
+        wanted = [key for case in open_cases for key in case.keys]
+        stored = self._ledger.stored(wanted) if wanted else {}
+        for case in open_cases:
+            places = {key: place for place, key in reversed(list(enumerate(case.keys)))}
+            case.lacking = [place for key, place in places.items() if key not in stored]
+        self._refuse_uncovered(open_cases)
+        payloads = stored | self._release(
+            [case for case in open_cases if case.refusal is None and case.lacking]
+        )
+        return Drawn(cases, payloads, frozenset(stored))
+
+    def settle(self, drawn: Sequence[Drawn]) -> list[Outcome]:
+        """Makes everything durable in one transaction; an outcome for each question, in order.
+
+        Raises LedgerFault: then nothing of it may be sent.
+        """
+        cases = [(case, part) for part in drawn for case in part.cases]
+        due = [(c, p) for c, p in cases if c.settled is None and c.refusal is None]
+        requests = [
+            self._ledger.request(
+                case.question.client,
+                case.question.request_id,
+                case.content,
+                [
+                    PendingAnswer(key, charge, draws, part.payloads[key], stored=key in part.stored)
+                    for key, (charge, draws) in zip(
+                        case.keys, case.asked.costs * len(case.digests), strict=True
+                    )
+                ],
+                self._version,
+            )
+            for case, part in due
+        ]
+        for (case, _), outcome in zip(due, self._ledger.settle_all(requests), strict=True):
+            if isinstance(outcome, Exception):
+                case.refusal = outcome
+            else:
+                case.settled = outcome
+        return [case.refusal or _answer(case) for case, _ in cases]
+
+    def _case(self, question: Question) -> _Case:
+        asked = self._selection(question.taps)
+        digests = [digest.tobytes() for digest in sample_digests(question.samples)]
+        content = hashlib.sha256(asked.meaning + b"".join(digests)).digest()
+        return _Case(question, asked, digests, content)
 
     def _selection(self, taps: Sequence[str]) -> _Selection:
         """In the menu's order, so that the order of names means nothing."""
+        if not taps:
+            return self._whole
         unknown = set(taps) - {tap.name for tap in self._menu}
         if unknown:
             raise ValueError(f"not on the menu: {', '.join(sorted(unknown))}")
         chosen = [tap for tap in self._menu if tap.name in taps]
-        if len(chosen) in (0, len(self._menu)):
+        if len(chosen) == len(self._menu):
             return self._whole
         return _Selection.of(self._version, chosen)
 
-    def _settle(
-        self,
-        client: str,
-        request_id: str,
-        content: bytes,
-        samples: npt.NDArray[np.generic],
-        keys: list[bytes],
-        asked: _Selection,
-    ) -> tuple[Settlement, int]:
-        """The settlement, and how many samples it charged for one tap at least."""
-        costs = asked.costs * len(samples)
-        stored = self._ledger.stored(keys)
-        missing = {
-            key: place for place, key in reversed(list(enumerate(keys))) if key not in stored
-        }
-        self._ledger.check(
-            client,
-            charge=sum(costs[place][0] for place in missing.values()),
-            draws=sum(costs[place][1] for place in missing.values()),
-        )
-        width = len(asked.taps)
-        rows = sorted({place // width for place in missing.values()})
-        drawn = dict(stored)
-        if rows:
-            outputs = self._teacher.answers(np.array(samples[rows]))
-            for column, tap in enumerate(asked.taps):
+    def _refuse_uncovered(self, cases: Sequence[_Case]) -> None:
+        """Before the teacher works for a charge that could not be made now."""
+        charges = []
+        for case in cases:
+            costs = case.asked.costs * len(case.digests)
+            charges.append(
+                (
+                    case.question.client,
+                    sum(costs[place][0] for place in case.lacking),
+                    sum(costs[place][1] for place in case.lacking),
+                )
+            )
+        if charges:
+            for case, refusal in zip(cases, self._ledger.check_all(charges), strict=True):
+                case.refusal = refusal
+
+    def _release(self, cases: Sequence[_Case]) -> dict[bytes, bytes]:
+        """Key → payload of what these cases lack; a sample that several ask about is drawn once."""
+        row_of: dict[bytes, int] = {}
+        samples: list[npt.NDArray[np.generic]] = []
+        wanted: dict[str, dict[bytes, int]] = {}
+        taps: dict[str, ServedTap] = {}
+        for case in cases:
+            width = len(case.asked.taps)
+            for place in case.lacking:
+                sample, column = divmod(place, width)
+                digest = case.digests[sample]
+                row = row_of.setdefault(digest, len(samples))
+                if row == len(samples):
+                    samples.append(case.question.samples[sample])
+                tap = case.asked.taps[column]
+                taps[tap.name] = tap
                 # A sample may lack one tap and have another: what is stored is never drawn again.
-                lacking = [
-                    place for place, row in enumerate(rows) if keys[row * width + column] in missing
-                ]
-                if lacking:
-                    released = release(tap.release, outputs[tap.name][:, lacking], self._noise)
-                    for place, answer in zip(lacking, released, strict=True):
-                        drawn[keys[rows[place] * width + column]] = _payload(answer)
-        pending = [
-            PendingAnswer(key, charge, draws, drawn[key], stored=key in stored)
-            for key, (charge, draws) in zip(keys, costs, strict=True)
-        ]
-        settled = self._ledger.settle(client, request_id, content, pending, self._version)
-        if settled.repeated or not settled.charged:
-            return settled, 0
-        # Fewer are new where another request stored some of them in between: as many at least.
-        alone = settled.new == len(missing)
-        return settled, len(rows) if alone else -(-settled.new // width)
+                wanted.setdefault(tap.name, {}).setdefault(case.keys[place], row)
+        payloads: dict[bytes, bytes] = {}
+        if samples:
+            outputs = self._teacher.answers(np.stack(samples))
+            for name, rows in wanted.items():
+                places = list(rows.values())
+                values = outputs[name]
+                if places != list(range(len(samples))):
+                    values = values[:, places]
+                released = release(taps[name].release, values, self._noise)
+                payloads.update(zip(rows, _payloads(released), strict=True))
+        return payloads
 
 
-def _unpack(
-    settled: Settlement, asked: _Selection, count: int
-) -> dict[str, npt.NDArray[np.float32]]:
+def _answer(case: _Case) -> Answer:
+    assert case.settled is not None
+    settled, asked, count = case.settled, case.asked, len(case.digests)
     width = len(asked.taps)
-    return {
+    charged = 0
+    if settled.charged and not settled.repeated:
+        # Fewer are new where another request stored some of them in between: as many at least.
+        alone = settled.new == len(case.lacking)
+        charged = len(case.rows) if alone else -(-settled.new // width)
+    taps = {
         tap.name: np.frombuffer(b"".join(settled.payloads[column::width]), dtype="<f4").reshape(
             count, *tap.shape
         )
         for column, tap in enumerate(asked.taps)
     }
+    return Answer(taps, settled.receipt, charged)
 
 
-def _payload(row: npt.NDArray[np.float32]) -> bytes:
-    return row.astype("<f4").tobytes()
+def _payloads(rows: npt.NDArray[np.float32]) -> list[bytes]:
+    """Each row's little-endian bytes."""
+    exact = np.ascontiguousarray(rows, dtype="<f4")
+    whole, size = exact.tobytes(), exact[0].nbytes
+    return [whole[start : start + size] for start in range(0, len(whole), size)]

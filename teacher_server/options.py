@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ktan.errors import UserError
+from teacher_server.batching import Pace
 from teacher_server.listening import Transport
 
 
@@ -66,6 +67,10 @@ class ServeOptions:
                 "without TLS on a loopback address"
             )
         return self.certs
+
+    def pace(self, workers: int) -> Pace:
+        """How requests are gathered; `workers` where the options leave it to the hardware."""
+        return Pace(self.threads or workers, self.batch, self.batch_wait / 1000)
 
     @property
     def transport(self) -> Transport:

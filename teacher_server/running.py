@@ -19,7 +19,7 @@ from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
 from privacy.noise_reservoir import NoiseReservoir
 from protos.limits import samples_per_request
-from teacher_server.answering import Answerer, InTurn, PrivateTeacher
+from teacher_server.answering import Answerer, PrivateTeacher
 from teacher_server.menu import MethodOffer, ServedTap
 from teacher_server.options import ServeOptions
 from teacher_server.public_teacher import PublicTeacher
@@ -46,15 +46,15 @@ def run(
     message.
     """
     face = describe(public, menu, options.max_samples, offers)
-    in_turn = InTurn(teacher, options.threads or threads)
-    answerer = Answerer(in_turn, public.version, menu, ledger, NoiseReservoir(noise))
+    answerer = Answerer(teacher, public.version, menu, ledger, NoiseReservoir(noise))
+    pace = options.pace(threads)
 
     async def until_told_to_stop() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         ready = lambda address: on_ready(_facts(address, public, menu, ledger))  # noqa: E731
-        await serve(face, answerer, ledger, options.transport, ready, stop)
+        await serve(face, answerer, ledger, options.transport, ready, stop, pace=pace)
 
     asyncio.run(until_told_to_stop())
 

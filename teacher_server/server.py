@@ -1,6 +1,6 @@
 """Runs the service: one asyncio loop, mTLS, health, drain.
 
-The model runs in this process, as many calls at once as there are cores, one torch thread each:
+The model runs in this process, as many batches at once as there are cores, one torch thread each:
 oversubscription collapses torch, and a child process costs a copy of every batch.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -19,19 +18,21 @@ from privacy.ledger import Ledger
 from protos import teacher_pb2, teacher_pb2_grpc
 from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from teacher_server.answering import Answerer
+from teacher_server.batching import Batcher, Pace
+from teacher_server.desk import Desk
 from teacher_server.guard import Guard
 from teacher_server.listening import Transport, bind
-from teacher_server.service import AuditService, Described, Desk, TeacherService
+from teacher_server.observer import Observer
+from teacher_server.service import AuditService, Described, TeacherService
 
 log = logging.getLogger(__name__)
 
-_REQUESTS_AT_ONCE = 64
-"""Threads that answer requests. Few are at the teacher (`InTurn`); those that settle meet in one
-transaction of the ledger, so that there should be many."""
 _SERVICES = (
     teacher_pb2.DESCRIPTOR.services_by_name["TeacherService"].full_name,
     teacher_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
 )
+_PACE = Pace()
+_NOBODY = Observer()
 
 
 async def serve(
@@ -41,13 +42,16 @@ async def serve(
     transport: Transport,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
+    *,
+    pace: Pace = _PACE,
+    observer: Observer = _NOBODY,
 ) -> None:
     """Serves until `stop` is set, then drains: what was accepted is answered.
 
     `on_ready` is called with the address that was bound. Raises UserError when it cannot be.
     """
-    executor = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="request")
-    desk = Desk(executor, transport.max_waiting_samples)
+    desk = Desk(transport.max_waiting_samples)
+    batcher = Batcher(desk, answerer, pace, observer)
     guard = Guard(plaintext=transport.certificates is None, on_ledger_fault=stop.set)
     server = grpc.aio.server(
         interceptors=[guard],
@@ -59,7 +63,7 @@ async def serve(
         ],
     )
     teacher_pb2_grpc.add_TeacherServiceServicer_to_server(
-        TeacherService(face, answerer, ledger, desk), server
+        TeacherService(face, ledger, desk), server
     )
     teacher_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(ledger), server)
     status = health.aio.HealthServicer()
@@ -69,6 +73,7 @@ async def serve(
         reflection.enable_server_reflection(names, server)
     address = bind(server, transport)
     try:
+        batcher.start()
         await server.start()
         for name in ("", *_SERVICES):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -80,5 +85,5 @@ async def serve(
         await status.enter_graceful_shutdown()
         await server.stop(transport.grace_seconds)
         # Work whose client has gone still ends: a charge under way becomes durable.
-        await asyncio.to_thread(executor.shutdown)
+        await asyncio.to_thread(batcher.stop)
         log.info("drained")

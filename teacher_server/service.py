@@ -1,14 +1,15 @@
-"""The gRPC services: validate what came, hand it to the answerer, pack what may leave."""
+"""The gRPC services: validate what came, have it answered, pack what may leave."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -18,17 +19,16 @@ from privacy.ledger import BudgetState, Ledger
 from privacy.promise import Promise
 from protos import Reason, from_message, teacher_pb2, teacher_pb2_grpc, to_message
 from protos.tensors import TensorError, data_type, shown
-from teacher_server.answering import Answer, Answerer
-from teacher_server.errors import RequestError, Unavailable
+from teacher_server.answering import Answer, Question
+from teacher_server.batching import Errand
+from teacher_server.desk import Desk
+from teacher_server.errors import RequestError
 from teacher_server.guard import caller
 from teacher_server.menu import MethodOffer, ServedTap
-
-_Result = TypeVar("_Result")
 
 INPUT_NAME: Final = "samples"
 MAX_MAGNITUDE: Final = 1e6
 """Largest |value| of a float32 sample: beyond it lies a unit mistake, not a measurement."""
-RETRY_SECONDS: Final = 0.5
 _LINES_PER_MESSAGE: Final = 256
 
 
@@ -50,43 +50,11 @@ class Described:
     offers: tuple[MethodOffer, ...] = ()
 
 
-class Desk:
-    """Admits work to the executor, counted in samples, and refuses it while draining.
-
-    Bounded: what does not fit is refused at once with a retry hint rather than queued for ever.
-    """
-
-    def __init__(self, executor: ThreadPoolExecutor, max_waiting_samples: int):
-        self._executor = executor
-        self._room = max_waiting_samples
-        self.draining = False
-
-    async def run(self, samples: int, work: Callable[[], _Result]) -> _Result:
-        """`work()` in the executor. Raises Unavailable when there is no room or while draining."""
-        if self.draining:
-            raise Unavailable(Reason.DRAINING, "the server is shutting down", RETRY_SECONDS)
-        if samples > self._room:
-            raise Unavailable(
-                Reason.OVERLOADED, "too many samples are waiting; retry later", RETRY_SECONDS
-            )
-        self._room -= samples
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-        def leave(_: asyncio.Future[_Result]) -> None:
-            self._room += samples
-
-        future.add_done_callback(leave)
-        # A client that goes away or runs out of time must not stop a charge half-way; work that
-        # has not begun is left to finish too: its answer is stored and the retry gets it free.
-        return await asyncio.shield(future)
-
-
 class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
     """Describe, Query, GetBudget."""
 
-    def __init__(self, described: Described, answerer: Answerer, ledger: Ledger, desk: Desk):
+    def __init__(self, described: Described, ledger: Ledger, desk: Desk):
         self._described = described
-        self._answerer = answerer
         self._ledger = ledger
         self._desk = desk
 
@@ -126,13 +94,10 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
     async def Query(
         self, request: teacher_pb2.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> teacher_pb2.QueryResponse:
-        client = caller().name
         request_id = checked_request_id(request.request_id)
         taps = checked_taps(request.taps, self._described)
         samples = checked_samples(request.samples, self._described)
-        answer: Answer = await self._desk.run(
-            len(samples), lambda: self._answerer.answer(client, request_id, samples, taps)
-        )
+        answer = await self._ask(Question(caller().name, request_id, samples, taps), context)
         return teacher_pb2.QueryResponse(
             answers=[to_message(name, array) for name, array in answer.taps.items()],
             receipt=answer.receipt.to_json_bytes(),
@@ -146,6 +111,24 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
         return teacher_pb2.GetBudgetResponse(
             budget=_budget(state), promise=_promise(state.promise, self._described.mode)
         )
+
+    async def _ask(self, question: Question, context: grpc.aio.ServicerContext[Any, Any]) -> Answer:
+        left = context.time_remaining()
+        errand = Errand(
+            question.client,
+            len(question.samples),
+            time.monotonic() + (math.inf if left is None else left),
+            question=question,
+            future=asyncio.get_running_loop().create_future(),
+        )
+        self._desk.admit(errand)
+        try:
+            # A client that goes away or runs out of time must not stop a charge half-way.
+            return await asyncio.shield(errand.future)
+        except asyncio.CancelledError:
+            # If no worker has it yet, none will: nothing was done and nothing is charged.
+            errand.abandoned = True
+            raise
 
     async def _budget(self) -> BudgetState:
         return await asyncio.to_thread(self._ledger.budget, caller().name)

@@ -80,7 +80,7 @@ def run_service(
         device = resolve_device(device_name)
         teacher = TrainedTeacher(TeacherModels.load(folder, device))
         threads = 1 if device.type == "cuda" else os.cpu_count() or 1
-        # InTurn lets as many requests compute as there are cores: torch's own threads would only
+        # As many batches are computed at once as there are cores: torch's own threads would only
         # get in their way.
         torch.set_num_threads(1)
         run(teacher, public, menu, ledger, noise, options, threads, on_ready, method_offers(menu))

@@ -1,9 +1,7 @@
 """What must have happened before an answer exists for anybody else."""
 
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -13,8 +11,8 @@ from privacy.accounting import SIGMA
 from privacy.budget import open_plan
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
-from teacher_server.answering import Answer, Answerer, InTurn, PrivateTeacher
-from tests.privacy.ledger.gathering import PATIENCE, Gathering
+from teacher_server.answering import Answer, Answerer, PrivateTeacher
+from tests.privacy.ledger.gathering import Gathering
 from tests.teacher_server.running_service import CHARGE, MENU, StandInTeacher, images
 
 
@@ -52,43 +50,9 @@ def test_what_returns_is_durable_already(ledger, tmp_path):
     assert answer.receipt.charge == 3 * CHARGE
 
 
-def test_the_teacher_is_asked_in_turn(ledger):
-    """Of eight requests that have come two are at the teacher: no more, and no fewer."""
-    teacher, pairs = StandInTeacher(), threading.Barrier(2)
-    lock, at_once, seen = threading.Lock(), 0, []
-
-    class Crowded:
-        def answers(self, samples):
-            nonlocal at_once
-            with lock:
-                at_once += 1
-                seen.append(at_once)
-            assert all_came.wait(PATIENCE)
-            pairs.wait(PATIENCE)
-            with lock:
-                at_once -= 1
-            return teacher.answers(samples)
-
-    in_turn, came, all_came = InTurn(Crowded(), 2), [], threading.Event()
-
-    class Door:
-        def answers(self, samples):
-            with lock:
-                came.append(1)
-                if len(came) == 8:
-                    all_came.set()
-            return in_turn.answers(samples)
-
-    shared = answerer(ledger, Door())
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda ask: ask(), requests(shared, 8)))
-    assert max(seen) == 2
-    assert ledger.budget(None).spent == 16 * CHARGE
-
-
 def test_requests_that_come_during_a_commit_settle_together(ledger, monkeypatch):
     gathering = Gathering(ledger, monkeypatch)
-    futures = gathering.run(*requests(answerer(ledger, InTurn(StandInTeacher(), 2)), 8))
+    futures = gathering.run(*requests(answerer(ledger), 8))
     assert [future.result().receipt.entry for future in futures] == list(range(1, 9))
     # Two transactions: the one that was held up, and the one of all seven behind it.
     assert gathering.heads == [1, 8]

@@ -1,0 +1,138 @@
+"""Workers between the desk and the answerer: requests of many clients, answered in batches.
+
+    event loop ──admit──▶ desk ──take──▶ worker threads: teacher, release
+                                              │
+               ◀──deliver── settler thread: one durable transaction for all that is there
+
+While one batch is made durable the next ones are in the teacher. A batch is what waits when a
+worker is free: nobody waits for company, unless the options say so. Whatever is raised ends the
+requests of its batch and no other's, and never a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from teacher_server.answering import Answer, Answerer, Drawn, Outcome, Question
+from teacher_server.desk import Desk, Ticket
+from teacher_server.observer import Observer
+
+_AHEAD: Final = 4
+"""Batches that may wait for the settler: where the disk is slower than the teacher, the teacher
+waits."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Errand(Ticket):
+    """A question that waits, and the future that its handler awaits."""
+
+    question: Question
+    future: asyncio.Future[Answer]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How requests are gathered for the teacher.
+
+    workers: batches at the teacher at once. batch: samples of several requests in one, at most.
+    wait_seconds: that a batch may wait to fill; 0: what is there goes at once.
+    """
+
+    workers: int = 2
+    batch: int = 64
+    wait_seconds: float = 0.0
+
+
+class Batcher:
+    """Answers what a desk admits, from `start` to `stop`."""
+
+    def __init__(self, desk: Desk, answerer: Answerer, pace: Pace, observer: Observer):
+        self._desk = desk
+        self._answerer = answerer
+        self._pace = pace
+        self._observer = observer
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drawn: queue.Queue[tuple[Sequence[Errand], Drawn] | None] = queue.Queue(_AHEAD)
+        self._workers = [
+            threading.Thread(target=self._work, name=f"teacher-{number}", daemon=True)
+            for number in range(pace.workers)
+        ]
+        self._settler = threading.Thread(target=self._settle, name="settler", daemon=True)
+
+    def start(self) -> None:
+        """Begins to work; called in the event loop that the errands' futures belong to."""
+        self._loop = asyncio.get_running_loop()
+        for thread in (*self._workers, self._settler):
+            thread.start()
+
+    @property
+    def working(self) -> bool:
+        """Whether every thread is there."""
+        return all(thread.is_alive() for thread in (*self._workers, self._settler))
+
+    def stop(self) -> None:
+        """Ends once everything that was admitted is settled. Blocks; the event loop must run."""
+        self._desk.close()
+        for worker in self._workers:
+            worker.join()
+        self._drawn.put(None)
+        self._settler.join()
+
+    def _take(self) -> list[Errand]:
+        return cast("list[Errand]", self._desk.take(self._pace.batch, self._pace.wait_seconds))
+
+    def _work(self) -> None:
+        while errands := self._take():
+            begun = time.perf_counter()
+            try:
+                drawn = self._answerer.draw([errand.question for errand in errands])
+            except BaseException as error:
+                self._deliver(errands, [error] * len(errands))
+                continue
+            samples = sum(errand.samples for errand in errands)
+            self._observer.computed(len(errands), samples, time.perf_counter() - begun)
+            self._drawn.put((errands, drawn))
+
+    def _settle(self) -> None:
+        running = True
+        while running:
+            group = [self._drawn.get()]
+            while not self._drawn.empty():
+                group.append(self._drawn.get())
+            running = None not in group
+            batches = [batch for batch in group if batch is not None]
+            if not batches:
+                continue
+            errands = [errand for some, _ in batches for errand in some]
+            begun = time.perf_counter()
+            try:
+                outcomes = self._answerer.settle([drawn for _, drawn in batches])
+            except BaseException as error:
+                self._deliver(errands, [error] * len(errands))
+                continue
+            self._observer.settled(len(errands), time.perf_counter() - begun)
+            self._deliver(errands, outcomes)
+
+    def _deliver(
+        self, errands: Sequence[Errand], outcomes: Sequence[Outcome | BaseException]
+    ) -> None:
+        for errand in errands:
+            self._desk.leave(errand)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(_resolve, errands, outcomes)
+
+
+def _resolve(errands: Sequence[Errand], outcomes: Sequence[Outcome | BaseException]) -> None:
+    for errand, outcome in zip(errands, outcomes, strict=True):
+        if errand.future.done():
+            continue
+        if isinstance(outcome, BaseException):
+            errand.future.set_exception(outcome)
+        else:
+            errand.future.set_result(outcome)
