@@ -1,61 +1,122 @@
 """Admission: bounds what waits for the teacher, and hands it out in fair order.
 
-Counted in samples. What does not fit is refused at once with a retry hint rather than queued for
-ever; what waits is handed to the workers in turns over clients, so that one with much to ask does
-not starve another; what nobody waits for any more is dropped before any work is done for it.
+Counted in samples. What does not fit, or cannot be answered before its caller gives up, is refused
+at once with a retry hint rather than queued for ever; what waits is handed to the workers in turns
+over clients (turns.py), so that one with much to ask does not starve another; what nobody waits
+for any more is dropped before any work is done for it.
+
+One client holds at most a share, half unless told otherwise, of the room that the others leave:
+one alone may fill half of it, n greedy ones 1/(n+1) each, and so much is always left for a
+newcomer. Whoever holds nothing may bring any request that fits.
 """
 
 from __future__ import annotations
 
+import logging
+import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from protos import Reason
 from teacher_server.errors import Unavailable
+from teacher_server.pace import Pace
+from teacher_server.turns import Turns
+
+log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 0.5
+"""Suggested where everything is full and the workers' pace is not known."""
+_SHORTEST, _LONGEST = 0.1, 10.0
+
+Gate = Callable[[str, int, int], None]
+"""(client, samples, samples that it holds already): raises Unavailable to refuse."""
 
 
 @dataclass(eq=False)
 class Ticket:
     """One request that waits to be answered.
 
-    samples: how many. deadline: `time.monotonic` after which its caller has gone. abandoned: set,
-    in the event loop, when its caller has gone before.
+    samples: how many. deadline: `time.monotonic` after which its caller has gone. on_dropped:
+    called once, from a worker's thread, when it is dropped without having been handed out: it must
+    not block. abandoned: its caller has gone before; `Desk.abandon` sets it, and frees its room at
+    once.
     """
 
     client: str
     samples: int
     deadline: float
+    on_dropped: Callable[[], None] | None = field(default=None, kw_only=True)
     abandoned: bool = field(default=False, init=False)
 
 
 class Desk:
     """Requests between the event loop, which admits them, and the workers, which take them."""
 
-    def __init__(self, max_waiting_samples: int, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        max_waiting_samples: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        share: float = 0.5,
+        gate: Gate | None = None,
+        chance: Callable[[], float] = random.random,
+    ):
+        """share: of the room that others leave, for one client. gate: asked last of all, for
+        what this desk would take. chance: 0 to 1, spreads the retries."""
         self._room = max_waiting_samples
         self._clock = clock
-        self._waiting: deque[Ticket] = deque()
+        self._share = share
+        self._gate = gate
+        self._chance = chance
+        self._turns: Turns[Ticket] = Turns()
+        self._pace = Pace()
+        self._inside = 0
+        """Samples of all that was admitted and has not left."""
+        self._held: dict[str, int] = {}
+        """The same by client."""
         self._closed = False
         self.draining = False
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Requests and samples that nobody has taken yet."""
+        with self._changed:
+            return self._turns.requests, self._turns.samples
 
     def admit(self, ticket: Ticket) -> None:
-        """Queues a request. Raises Unavailable when there is no room or while draining."""
+        """Queues a request.
+
+        Raises Unavailable while draining, when there is no room or none for this client, when it
+        would certainly not be answered before its deadline, and as the gate does.
+        """
         with self._changed:
             if self.draining or self._closed:
-                raise Unavailable(Reason.DRAINING, "the server is shutting down", RETRY_SECONDS)
-            if ticket.samples > self._room:
                 raise Unavailable(
-                    Reason.OVERLOADED, "too many samples are waiting; retry later", RETRY_SECONDS
+                    Reason.DRAINING, "the server is shutting down", self._spread(RETRY_SECONDS)
                 )
-            self._room -= ticket.samples
-            self._waiting.append(ticket)
+            client, samples = ticket.client, ticket.samples
+            held = self._held.get(client, 0)
+            free = self._room - self._inside
+            if samples > free:
+                raise self._overloaded("too many samples are waiting; retry later")
+            if held and held + samples > self._share * (free + held):
+                raise self._overloaded("too many samples of this client are waiting; retry later")
+            rate = self._pace.rate
+            if rate is not None:
+                seconds = self._turns.ahead(client, samples) / rate
+                if seconds > ticket.deadline - self._clock():
+                    raise self._overloaded(
+                        "too many samples are waiting to answer before the deadline; retry later"
+                    )
+            if self._gate is not None:
+                self._gate(client, samples, held)
+            self._held[client] = held + samples
+            self._inside += samples
+            self._turns.add(ticket)
             self._changed.notify()
 
     def take(self, most: int, wait: float = 0.0) -> list[Ticket]:
@@ -65,31 +126,102 @@ class Desk:
         Whose deadline has passed or whose caller has gone is not among them. Empty once closed and
         nothing waits.
         """
-        with self._changed:
-            while True:
-                while not self._waiting:
+        while True:
+            with self._changed:
+                while not self._turns.requests:
                     if self._closed:
                         return []
                     self._changed.wait()
-                taken: list[Ticket] = []
-                room = most
-                while self._waiting and (not taken or self._waiting[0].samples <= room):
-                    ticket = self._waiting.popleft()
-                    if ticket.abandoned or ticket.deadline <= self._clock():
-                        self._room += ticket.samples
-                        continue
-                    taken.append(ticket)
-                    room -= ticket.samples
-                if taken:
-                    return taken
+                if wait > 0:
+                    self._gather(most, wait)
+                taken, dropped = self._next(most)
+                if self._turns.requests:
+                    # Whoever was told of these may have been this one.
+                    self._changed.notify()
+            for ticket in dropped:
+                _tell(ticket)
+            if taken:
+                return taken
 
     def leave(self, ticket: Ticket) -> None:
         """A request that was taken is answered, or has failed: its room is free again."""
         with self._changed:
-            self._room += ticket.samples
+            self._free(ticket)
+
+    def abandon(self, ticket: Ticket) -> bool:
+        """Its caller has gone: True where it was waiting, is dropped, and its room is free again.
+
+        One that was taken before ends as it would; who took it calls `leave`.
+        """
+        with self._changed:
+            ticket.abandoned = True
+            if not self._turns.remove(ticket):
+                return False
+            self._free(ticket)
+            if not self._turns.requests:
+                self._pace.rest()
+            return True
 
     def close(self) -> None:
         """Nobody is admitted any more; `take` hands out what waits, then nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _gather(self, most: int, wait: float) -> None:
+        """Until a batch is full, nothing waits any more, or time is up."""
+        end = self._clock() + wait
+        while 0 < self._turns.samples < most and not (self._closed or self.draining):
+            left = end - self._clock()
+            if left <= 0 or not self._changed.wait(left):
+                return
+
+    def _next(self, most: int) -> tuple[list[Ticket], list[Ticket]]:
+        """The next batch, and what was dropped on the way."""
+        now = self._clock()
+        taken: list[Ticket] = []
+        dropped: list[Ticket] = []
+        room = most
+        while self._turns.requests:
+            ticket = self._turns.head()
+            if ticket.abandoned or ticket.deadline <= now:
+                self._turns.remove(ticket)
+                self._free(ticket)
+                dropped.append(ticket)
+            elif taken and ticket.samples > room:
+                # It keeps its turn, and begins the next batch.
+                break
+            else:
+                taken.append(self._turns.pop())
+                room -= ticket.samples
+        if taken:
+            self._pace.took(now, most - room, more=self._turns.requests > 0)
+        elif not self._turns.requests:
+            self._pace.rest()
+        return taken, dropped
+
+    def _free(self, ticket: Ticket) -> None:
+        self._inside -= ticket.samples
+        held = self._held[ticket.client] - ticket.samples
+        if held:
+            self._held[ticket.client] = held
+        else:
+            del self._held[ticket.client]
+
+    def _overloaded(self, message: str) -> Unavailable:
+        rate = self._pace.rate or self._room / RETRY_SECONDS
+        return Unavailable(Reason.OVERLOADED, message, self._spread(self._inside / rate))
+
+    def _spread(self, seconds: float) -> float:
+        """Around `seconds`, so that not all who were refused together come back together."""
+        return min(max(seconds * (0.5 + self._chance()), _SHORTEST), _LONGEST)
+
+
+def _tell(ticket: Ticket) -> None:
+    if ticket.on_dropped is None:
+        return
+    try:
+        ticket.on_dropped()
+    except Exception as error:
+        # What was taken together with it must not be lost.
+        log.error("a dropped request could not be told: %s", type(error).__name__)

@@ -1,0 +1,412 @@
+"""What waits is bounded, handed out in turns, and dropped when nobody waits for it any more."""
+
+import itertools
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from protos import Reason
+from teacher_server.desk import Desk, Ticket
+from teacher_server.errors import Unavailable
+from teacher_server.turns import QUANTUM, Turns, unfairness
+
+PATIENCE = 120.0
+LATER = 1e9
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def new_desk(clock):
+    """A desk on that clock whose hints are not spread."""
+    return lambda room, **options: Desk(room, clock, chance=lambda: 0.5, **options)
+
+
+def _admit(desk, *sizes, client="anna", deadline=LATER):
+    tickets = [Ticket(client, samples, deadline) for samples in sizes]
+    for ticket in tickets:
+        desk.admit(ticket)
+    return tickets
+
+
+def _refused(desk, ticket):
+    with pytest.raises(Unavailable) as caught:
+        desk.admit(ticket)
+    return caught.value
+
+
+def _sizes(tickets):
+    return [ticket.samples for ticket in tickets]
+
+
+def test_a_batch_is_as_many_as_fit_and_the_next_one_keeps_its_turn(new_desk):
+    desk = new_desk(1000)
+    _admit(desk, 30, 30, 30, 5)
+    assert desk.waiting == (4, 95)
+    assert _sizes(desk.take(64)) == [30, 30]
+    assert _sizes(desk.take(64)) == [30, 5]
+    assert desk.waiting == (0, 0)
+
+
+def test_a_request_larger_than_a_batch_goes_by_itself(new_desk):
+    desk = new_desk(1000)
+    _admit(desk, 1, 100, 1)
+    assert [_sizes(desk.take(64)) for _ in range(3)] == [[1], [100], [1]]
+
+
+def test_one_client_alone_fills_half_and_leaves_the_rest_to_a_newcomer(new_desk):
+    desk = new_desk(100)
+    _admit(desk, *[10] * 5)
+    refused = _refused(desk, Ticket("anna", 10, LATER))
+    assert refused.reason is Reason.OVERLOADED
+    assert "of this client" in str(refused)
+    _admit(desk, *[10] * 2, client="bert")
+    _admit(desk, 30, client="carl")
+    assert "too many samples are waiting" in str(_refused(desk, Ticket("dora", 1, LATER)))
+
+
+def test_what_is_taken_holds_its_room_until_it_leaves(new_desk):
+    desk = new_desk(10, share=1.0)
+    _admit(desk, 6, 4)
+    (first, second) = desk.take(10)
+    _refused(desk, Ticket("bert", 1, LATER))
+    desk.leave(second)
+    _admit(desk, 4, client="bert")
+    desk.leave(first)
+    _admit(desk, 6, client="carl")
+
+
+def test_whoever_holds_nothing_may_bring_what_fits(new_desk):
+    _admit(new_desk(10), 10)
+
+
+def test_a_bulk_client_and_small_ones_do_not_starve_each_other(new_desk):
+    desk = new_desk(10_000, share=1.0)
+    _admit(desk, *[64] * 40, client="bulk")
+    for small in range(8):
+        _admit(desk, *[1] * 50, client=f"small-{small}")
+    served = dict.fromkeys(["bulk", *(f"small-{number}" for number in range(8))], 0)
+    for _ in range(8):
+        for ticket in desk.take(64):
+            served[ticket.client] += ticket.samples
+    assert served["bulk"] == 64
+    assert all(served[f"small-{number}"] >= 32 for number in range(8))
+
+
+def test_expired_and_abandoned_requests_are_dropped_before_any_work_and_told(new_desk, clock):
+    desk, told = new_desk(20, share=1.0), []
+    late = Ticket("anna", 5, clock.now + 1, on_dropped=lambda: told.append("late"))
+    gone = Ticket("anna", 5, LATER, on_dropped=lambda: told.append("gone"))
+    kept = Ticket("anna", 5, LATER, on_dropped=lambda: told.append("kept"))
+    for ticket in (late, gone, kept):
+        desk.admit(ticket)
+    clock.now += 1
+    gone.abandoned = True
+    assert desk.take(64) == [kept]
+    assert told == ["late", "gone"]
+    _admit(desk, 15, client="bert")
+
+
+def test_one_that_cannot_be_told_costs_the_others_nothing(new_desk, clock):
+    def broken():
+        raise RuntimeError("the loop is closed")
+
+    desk = new_desk(20, share=1.0)
+    desk.admit(Ticket("anna", 5, clock.now + 1, on_dropped=broken))
+    (kept,) = _admit(desk, 5)
+    clock.now += 2
+    assert desk.take(64) == [kept]
+
+
+def test_abandoning_frees_the_room_at_once(new_desk):
+    desk = new_desk(10, share=1.0)
+    first, second = _admit(desk, 6, 4)
+    assert desk.abandon(first)
+    assert not desk.abandon(first)
+    (other,) = _admit(desk, 6, client="bert")
+    taken = desk.take(64)
+    assert set(taken) == {second, other}
+    # One that was taken ends as it would.
+    assert not desk.abandon(second)
+    _refused(desk, Ticket("carl", 4, LATER))
+    desk.leave(second)
+    _admit(desk, 4, client="carl")
+
+
+def _pace(desk, clock, samples_a_second):
+    """Lets the desk measure: backlog for two seconds, then everything leaves."""
+    tickets = _admit(desk, *[10] * 25)
+    for _ in tickets:
+        (ticket,) = desk.take(10)
+        desk.leave(ticket)
+        clock.now += 10 / samples_a_second
+    assert desk.waiting == (0, 0)
+
+
+def test_what_cannot_be_answered_in_time_is_refused(new_desk, clock):
+    desk = new_desk(10_000)
+    _pace(desk, clock, 100)
+    _admit(desk, *[50] * 10)
+    hurried = Ticket("bert", 50, clock.now + 1.0)
+    assert "before the deadline" in str(_refused(desk, hurried))
+    desk.admit(Ticket("bert", 50, clock.now + 1.2))
+    # A single sample has its turn long before the backlog is through.
+    desk.admit(Ticket("carl", 1, clock.now + 1.0))
+
+
+def test_without_a_backlog_the_pace_is_not_known_and_nobody_is_refused(new_desk, clock):
+    desk = new_desk(10_000)
+    for _ in range(100):
+        (ticket,) = _admit(desk, 1)
+        assert desk.take(64) == [ticket]
+        desk.leave(ticket)
+        clock.now += 1.0
+    _admit(desk, *[50] * 20)
+    desk.admit(Ticket("bert", 50, clock.now + 0.01))
+
+
+def test_the_hint_grows_with_the_backlog(new_desk, clock):
+    desk = new_desk(2000, share=1.0)
+    _pace(desk, clock, 100)
+    hints = []
+    for backlog in (5, 100, 800, 1000):
+        _admit(desk, backlog, client=f"client {backlog}")
+        hints.append(_refused(desk, Ticket("bert", 2001, LATER)).retry_seconds)
+    assert hints == pytest.approx([0.1, 1.05, 9.05, 10.0])
+
+
+def test_the_hint_before_anything_was_measured_and_its_spread(clock):
+    hints = []
+    for chance in (0.0, 0.5, 1.0):
+        desk = Desk(100, clock, share=1.0, chance=lambda chance=chance: chance)
+        _admit(desk, 100)
+        hints.append(_refused(desk, Ticket("bert", 1, LATER)).retry_seconds)
+    assert hints == [0.25, 0.5, 0.75]
+
+
+def test_the_gate_is_asked_last_with_what_the_client_holds(new_desk):
+    asked = []
+
+    def gate(client, samples, held):
+        asked.append((client, samples, held))
+        if held:
+            raise Unavailable(Reason.RATE_LIMITED, "slower", 3.0)
+
+    desk = new_desk(100, gate=gate)
+    _refused(desk, Ticket("anna", 101, LATER))
+    _admit(desk, 10)
+    assert _refused(desk, Ticket("anna", 7, LATER)).reason is Reason.RATE_LIMITED
+    assert asked == [("anna", 10, 0), ("anna", 7, 10)]
+    assert desk.waiting == (1, 10)
+
+
+def test_draining_refuses_newcomers_and_hands_out_what_waits(new_desk):
+    desk = new_desk(100)
+    (first,) = _admit(desk, 5)
+    desk.draining = True
+    assert _refused(desk, Ticket("bert", 1, LATER)).reason is Reason.DRAINING
+    assert desk.take(64, wait=PATIENCE) == [first]
+    (second,) = [Ticket("anna", 1, LATER)]
+    desk.draining = False
+    desk.admit(second)
+    desk.close()
+    assert _refused(desk, Ticket("bert", 1, LATER)).reason is Reason.DRAINING
+    assert desk.take(64) == [second]
+    assert desk.take(64) == []
+
+
+def _in_thread(work):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    return thread, results
+
+
+def test_closing_wakes_all_who_wait(new_desk):
+    desk = new_desk(100)
+    waiting = [_in_thread(lambda: desk.take(64)) for _ in range(3)]
+    desk.close()
+    for thread, results in waiting:
+        thread.join(PATIENCE)
+        assert results == [[]]
+
+
+def test_a_batch_that_is_waited_for_goes_as_soon_as_it_is_full(new_desk):
+    desk = new_desk(100, share=1.0)
+    thread, results = _in_thread(lambda: desk.take(3, wait=PATIENCE * 10))
+    tickets = _admit(desk, 1, 1, 1)
+    thread.join(PATIENCE)
+    assert results == [tickets]
+
+
+def test_a_batch_that_does_not_fill_goes_when_time_is_up(new_desk):
+    desk = new_desk(100, share=1.0)
+    tickets = _admit(desk, 1, 1)
+    assert desk.take(3, wait=1e-6) == tickets
+
+
+def test_no_wakening_is_lost_between_workers(clock):
+    """Four workers and four clients: everything is handed out once, and everybody stops."""
+    desk, lock, taken = Desk(4000, clock, share=1.0), threading.Lock(), []
+
+    def work():
+        while batch := desk.take(8, wait=1e-6):
+            with lock:
+                taken.extend(batch)
+            for ticket in batch:
+                desk.leave(ticket)
+
+    def ask(client):
+        return _admit(desk, *itertools.islice(itertools.cycle([1, 3, 9]), 200), client=client)
+
+    workers = [_in_thread(work) for _ in range(4)]
+    askers = [_in_thread(lambda name=f"client {n}": ask(name)) for n in range(4)]
+    for thread, _ in askers:
+        thread.join(PATIENCE)
+    desk.close()
+    for thread, _ in workers:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    admitted = [ticket for _, results in askers for ticket in results[0]]
+    assert len(admitted) == 800
+    assert {id(ticket) for ticket in taken} == {id(ticket) for ticket in admitted}
+    assert len(taken) == 800
+
+
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 80), min_size=30, max_size=60), min_size=2, max_size=5),
+    most=st.integers(1, 100),
+    quantum=st.integers(1, 64),
+)
+def test_clients_with_a_backlog_are_served_alike(sizes, most, quantum):
+    """While two clients both have something waiting, whatever the sizes: no further apart than
+    stated, over any stretch of time."""
+    turns = Turns(quantum)
+    for client, samples in enumerate(sizes):
+        for size in samples:
+            turns.add(Ticket(str(client), size, LATER))
+    left = [len(samples) for samples in sizes]
+    served = [[0] for _ in sizes]
+    while all(left):
+        ticket = turns.pop()
+        client = int(ticket.client)
+        left[client] -= 1
+        for number, totals in enumerate(served):
+            totals.append(totals[-1] + (ticket.samples if number == client else 0))
+    largest = max(size for samples in sizes for size in samples)
+    for one, other in itertools.combinations(served, 2):
+        # The largest difference over any stretch is that between the extremes of the running one.
+        apart = [first - second for first, second in zip(one, other, strict=True)]
+        assert max(apart) - min(apart) <= unfairness(quantum, largest)
+
+
+class _Traffic(RuleBasedStateMachine):
+    """Anything in any order, beside lists that are too simple to be wrong."""
+
+    ROOM = 60
+
+    def __init__(self):
+        super().__init__()
+        self.clock = Clock()
+        self.desk = Desk(self.ROOM, self.clock)
+        self.waiting, self.working, self.over = [], [], []
+        self.told = []
+
+    @rule(
+        client=st.sampled_from("abc"),
+        samples=st.integers(1, 30),
+        seconds=st.sampled_from([0.5, 3.0, LATER]),
+    )
+    def ask(self, client, samples, seconds):
+        ticket = Ticket(client, samples, self.clock.now + seconds)
+        ticket.on_dropped = lambda: self.told.append(ticket)
+        inside = self.waiting + self.working
+        held = sum(other.samples for other in inside if other.client == client)
+        others = sum(other.samples for other in inside) - held
+        fits = held + samples <= self.ROOM - others
+        within = not held or held + samples <= (self.ROOM - others) / 2
+        refused = None
+        try:
+            self.desk.admit(ticket)
+        except Unavailable as error:
+            refused = error
+        if refused is None:
+            assert fits
+            assert within
+            self.waiting.append(ticket)
+        else:
+            assert 0.1 <= refused.retry_seconds <= 10
+            assert not (fits and within) or "before the deadline" in str(refused)
+
+    @precondition(lambda self: any(ticket.deadline > self.clock.now for ticket in self.waiting))
+    @rule(most=st.integers(1, 40))
+    def take(self, most):
+        told = len(self.told)
+        taken = self.desk.take(most)
+        assert sum(ticket.samples for ticket in taken) <= most or len(taken) == 1
+        for ticket in taken:
+            assert ticket.deadline > self.clock.now
+            # In the client's own order; those before it can only have been dropped.
+            own = [other for other in self.waiting if other.client == ticket.client]
+            before = own[: own.index(ticket)]
+            assert set(before) <= set(self.told[told:])
+            self.waiting = [other for other in self.waiting if other not in (*before, ticket)]
+            self.working.append(ticket)
+        for ticket in self.told[told:]:
+            assert ticket.deadline <= self.clock.now
+            self.waiting = [other for other in self.waiting if other is not ticket]
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data())
+    def leave(self, data):
+        ticket = data.draw(st.sampled_from(self.working))
+        self.working.remove(ticket)
+        self.desk.leave(ticket)
+        self.over.append(ticket)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def abandon(self, data):
+        ticket = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(ticket)
+        assert self.desk.abandon(ticket)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
+    def time_passes(self, seconds):
+        self.clock.now += seconds
+
+    @invariant()
+    def bounded_and_nothing_lost_or_twice(self):
+        assert self.desk.waiting == (
+            len(self.waiting),
+            sum(ticket.samples for ticket in self.waiting),
+        )
+        assert sum(ticket.samples for ticket in self.waiting + self.working) <= self.ROOM
+        assert len(set(self.told)) == len(self.told)
+        assert not set(self.told) & set(self.working + self.over)
+
+
+TestTraffic = _Traffic.TestCase
+
+
+def test_the_quantum_that_is_served_with_is_the_one_that_is_stated():
+    turns = Turns()
+    for client in "ab":
+        for _ in range(200):
+            turns.add(Ticket(client, 1, LATER))
+    order = [turns.pop().client for _ in range(64)]
+    assert order == ["a"] * QUANTUM + ["b"] * QUANTUM + ["a"] * QUANTUM + ["b"] * QUANTUM
