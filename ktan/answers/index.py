@@ -5,10 +5,13 @@ sorted digests of a shard lie in its file and are mapped; of requests that are i
 few thousand rows, they are kept in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+_BLOCK = 1 << 16
+"""Digests that are looked for at a time."""
 
 Digests = npt.NDArray[np.uint8]
 """uint8 [n, 32]."""
@@ -31,8 +34,27 @@ def keys(digests: np.ndarray) -> Keys:
 
 def different(digests: Digests) -> Digests:
     """Each digest once, in the order of first occurrence."""
-    _, first = np.unique(keys(digests), return_index=True)
-    return digests[np.sort(first)]
+    first = DigestRows(digests).find(digests) == np.arange(len(digests))
+    return digests if first.all() else digests[first]
+
+
+def joined(parts: Sequence[Keys]) -> Keys:
+    """All keys of parts that ascend each, ascending, each once; [n]."""
+    limits = [bytes([first]) for first in range(1, 256)]
+    cuts = [[0, *np.searchsorted(part, limits).tolist(), len(part)] for part in parts]
+
+    def stretch(number: int) -> Keys:
+        found: Keys = np.concatenate(
+            [part[cut[number] : cut[number + 1]] for part, cut in zip(parts, cuts, strict=True)]
+        )
+        return np.unique(found)
+
+    return np.concatenate([stretch(number) for number in range(256)])
+
+
+def _leading(digests: Digests) -> npt.NDArray[np.uint64]:
+    """Their first eight bytes as numbers that are ordered as they are, [n]."""
+    return checked(digests)[:, :8].copy().view(">u8").reshape(-1).astype(np.uint64)
 
 
 def find(sorted_keys: Keys, wanted: Keys) -> Positions:
@@ -57,21 +79,44 @@ def find(sorted_keys: Keys, wanted: Keys) -> Positions:
     return found
 
 
+def _find_within(sorted_keys: Keys, wanted: Keys) -> Positions:
+    """`find`, which looks at the stretch between the first and the last of `wanted` alone."""
+    begin = int(np.searchsorted(sorted_keys, wanted[0], side="left"))
+    end = int(np.searchsorted(sorted_keys, wanted[-1], side="right"))
+    found = find(sorted_keys[begin:end], wanted)
+    found[found >= 0] += begin
+    return found
+
+
 class DigestRows:
-    """Where each of many digests stands; 40 bytes a digest in memory."""
+    """Where each of many digests stands; 16 bytes a digest in memory beside the digests."""
 
     def __init__(self, digests: Digests) -> None:
-        found = keys(digests)
-        self._order = np.argsort(found, kind="stable")
-        self._sorted = found[self._order]
+        self._digests = checked(digests)
+        leading = _leading(digests)
+        self._order = np.argsort(leading, kind="stable")
+        self._sorted = leading[self._order]
 
     def find(self, digests: Digests) -> Positions:
         """The first row of each, int64 [n]; -1 where there is none."""
-        wanted, inverse = np.unique(keys(digests), return_inverse=True)
-        places = find(self._sorted, wanted)
-        found = places >= 0
-        places[found] = self._order[places[found]]
-        rows: Positions = places[inverse]
+        rows = np.full(len(checked(digests)), -1, dtype=np.int64)
+        for start in range(0, len(digests), _BLOCK):
+            rows[start : start + _BLOCK] = self._rows(digests[start : start + _BLOCK])
+        return rows
+
+    def _rows(self, wanted: Digests) -> Positions:
+        leading = _leading(wanted)
+        places = np.searchsorted(self._sorted, leading, side="left")
+        ends = np.searchsorted(self._sorted, leading, side="right")
+        rows = np.full(len(wanted), -1, dtype=np.int64)
+        open_ = np.flatnonzero(places < ends)
+        # More than once only where digests share their first eight bytes and no more.
+        while len(open_):
+            candidates = self._order[places[open_]]
+            same = keys(self._digests[candidates]) == keys(wanted[open_])
+            rows[open_[same]] = candidates[same]
+            places[open_] += 1
+            open_ = open_[~same & (places[open_] < ends[open_])]
         return rows
 
 
@@ -101,15 +146,25 @@ class TapIndex:
 
         Of several answers to one sample the one that came first.
         """
-        wanted, inverse = np.unique(keys(digests), return_inverse=True)
+        files = np.full(len(checked(digests)), -1, dtype=np.int64)
+        rows = files.copy()
+        # In blocks of neighbours, each of which is looked for in a stretch of every file alone.
+        order = np.argsort(_leading(digests))
+        for start in range(0, len(order), _BLOCK):
+            block = order[start : start + _BLOCK]
+            files[block], rows[block] = self._block(keys(digests[block]))
+        return files, rows
+
+    def _block(self, digests: Keys) -> tuple[Positions, Positions]:
+        wanted, inverse = np.unique(digests, return_inverse=True)
         files = np.full(len(wanted), -1, dtype=np.int64)
         rows = files.copy()
         for number, shard in self._shards:
-            found = find(shard, wanted)
+            found = _find_within(shard, wanted)
             new = (found >= 0) & (files < 0)
             files[new], rows[new] = number, found[new]
         loose, of_file, of_row = self._searchable()
-        found = find(loose, wanted)
+        found = _find_within(loose, wanted)
         new = (found >= 0) & (files < 0)
         files[new], rows[new] = of_file[found[new]], of_row[found[new]]
         return files[inverse], rows[inverse]

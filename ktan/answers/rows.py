@@ -37,8 +37,8 @@ class AnswerRows:
         self.dtype = torch.float32
         self._array = TAP + tap.name
         self._files = files
-        self._file = file
-        self._row = row
+        self._file = file.astype(np.int32)
+        self._row = row.astype(np.int32)
 
     def __len__(self) -> int:
         return len(self._file)

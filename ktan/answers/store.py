@@ -195,7 +195,7 @@ class AnswerStore:
         """Tap name → the answers in the order of `digests` (uint8 [n, 32]), none of them in memory.
 
         `rows(digests)[tap][positions]` gives float32 [b, *shape] for int64 [b] positions in
-        `digests`, read from memory-mapped files: see `AnswerRows`. All taps when None. 16 bytes a
+        `digests`, read from memory-mapped files: see `AnswerRows`. All taps when None. 8 bytes a
         sample and tap stay in memory. Raises as `answers` does.
         """
         return {name: self._rows(name, checked(digests)) for name in self._names(taps)}
