@@ -2,7 +2,6 @@
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from ktan.denoising.known import Known
@@ -51,16 +50,10 @@ class Shrinkage:
             return probabilities
         if self._how != "posterior" or probabilities.device.type != "cpu" or not len(probabilities):
             return denoise(probabilities, self._how, self._noise_sd)
-        return torch.stack([self._mean(row) for row in probabilities.detach()])
-
-    def _mean(self, row: Tensor) -> Tensor:
-        if self._known is None or not self._known.suits(row):
-            self._known = Known(row)
-        found = self._known.get(row)
-        if found is None:
-            found = posterior_mean(row, self._noise_sd)
-            self._known.put(row, found)
-        return found
+        rows = probabilities.detach()
+        if self._known is None or not self._known.suits(rows[0]):
+            self._known = Known(rows[0])
+        return self._known.values(rows, lambda row: posterior_mean(row, self._noise_sd))
 
 
 def _check(how: str) -> None:

@@ -188,7 +188,7 @@ def test_means_that_are_looked_up_are_those_that_were_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In blocks of 2, 4, 8 and 16, all of them in files; of several widths, one after another."""
-    monkeypatch.setattr(known, "_FIRST", 2)
+    monkeypatch.setattr(known, "_FIRST", 2)  # so many are in the dictionary at most, too
     monkeypatch.setattr(spool, "LIMIT", 0)
     computed: list[torch.Tensor] = []
 
@@ -212,6 +212,26 @@ def test_means_that_are_looked_up_are_those_that_were_computed(
             assert found.dtype == answers.dtype
             assert torch.equal(found, expected[order])
         assert len(computed) == len(answers)
+
+
+def test_rows_stay_found_while_they_are_sorted_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "_FIRST", 2)
+    rows = torch.randn(200, 3, generator=torch.Generator().manual_seed(3))
+    kept, computed = known.Known(rows[0]), 0
+
+    def negative(row: torch.Tensor) -> torch.Tensor:
+        nonlocal computed
+        computed += 1
+        return -row
+
+    for end in range(1, 200, 7):
+        # Later rows first, some of them twice in a batch, with rows that came before.
+        batch = torch.cat([rows[max(0, end - 9) : end].flip(0), rows[end // 2 : end // 2 + 3]])
+        assert torch.equal(kept.values(batch, negative), -batch)
+    seen = computed
+    assert len(kept) == seen == len(rows[:197].unique(dim=0))
+    assert torch.equal(kept.values(rows[:197], negative), -rows[:197])
+    assert computed == seen
 
 
 def test_an_unknown_shrinkage_is_refused() -> None:
