@@ -93,7 +93,7 @@ class Guard(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await self._refuse(method, error, context)
 
-        return self._told(method, serve)
+        return self._told(method, serve, streamed=False)
 
     def _stream(
         self,
@@ -116,9 +116,11 @@ class Guard(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await self._refuse(method, error, context)
 
-        return self._told(method, serve)
+        return self._told(method, serve, streamed=True)
 
-    def _told(self, method: str, serve: Callable[..., Any]) -> Callable[..., Any]:
+    def _told(
+        self, method: str, serve: Callable[..., Any], *, streamed: bool
+    ) -> Callable[..., Any]:
         """`serve`, of whose end the observer is told, however it ends."""
 
         async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -149,6 +151,7 @@ class Guard(grpc.aio.ServerInterceptor):
                         noted.entry,
                         began,
                         tuple(noted.stages),
+                        streamed,
                     )
                 )
 

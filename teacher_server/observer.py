@@ -65,7 +65,8 @@ class Call:
     a caller that went away. reason: machine-readable, empty for OK. seconds: from its request to
     its last answer; began: when, by `time.monotonic`. samples, charged_samples and charge (units
     of μ²·2⁴⁰) are 0 but for queries that were answered; entry (of the ledger) likewise.
-    request_id: empty but for queries. stages: of a query, where its time went.
+    request_id: empty but for queries. stages: of a query, where its time went. streamed: of a
+    method whose answers are a stream, which may have no natural end.
     """
 
     method: str
@@ -81,6 +82,7 @@ class Call:
     entry: int = 0
     began: float = 0.0
     stages: tuple[Stage, ...] = ()
+    streamed: bool = False
 
 
 class Observer:

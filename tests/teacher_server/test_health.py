@@ -1,4 +1,4 @@
-"""Liveness and readiness: what the wire says of each, when a check fails, hangs or draining begins."""
+"""Liveness and readiness: what is said of each while checks hold, fail, hang, and in draining."""
 
 import asyncio
 import threading
@@ -113,7 +113,8 @@ def test_a_watch_is_told_of_each_change_and_ends_with_draining():
         seen = []
 
         async def watch() -> None:
-            async for status in health.changes(READINESS[0]):
+            seen_so_far = health.changes(READINESS[0])
+            while (status := await anext(seen_so_far, None)) is not None:
                 seen.append(status)
 
         watching = asyncio.create_task(watch())
