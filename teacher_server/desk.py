@@ -22,13 +22,13 @@ from typing import Final
 
 from protos import Reason
 from teacher_server.errors import Unavailable
-from teacher_server.pace import Pace
+from teacher_server.service_rate import ServiceRate
 from teacher_server.turns import Turns
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 0.5
-"""Suggested where everything is full and the workers' pace is not known."""
+"""Suggested where everything is full and the workers' rate is not known."""
 _SHORTEST, _LONGEST = 0.1, 10.0
 
 Gate = Callable[[str, int, int], None]
@@ -72,7 +72,7 @@ class Desk:
         self._gate = gate
         self._chance = chance
         self._turns: Turns[Ticket] = Turns()
-        self._pace = Pace()
+        self._rate = ServiceRate()
         self._inside = 0
         """Samples of all that was admitted and has not left."""
         self._held: dict[str, int] = {}
@@ -105,7 +105,7 @@ class Desk:
                 raise self._overloaded("too many samples are waiting; retry later")
             if held and held + samples > self._share * (free + held):
                 raise self._overloaded("too many samples of this client are waiting; retry later")
-            rate = self._pace.rate
+            rate = self._rate.measured
             if rate is not None:
                 seconds = self._turns.ahead(client, samples) / rate
                 if seconds > ticket.deadline - self._clock():
@@ -159,7 +159,7 @@ class Desk:
                 return False
             self._free(ticket)
             if not self._turns.requests:
-                self._pace.rest()
+                self._rate.rest()
             return True
 
     def close(self) -> None:
@@ -195,9 +195,9 @@ class Desk:
                 taken.append(self._turns.pop())
                 room -= ticket.samples
         if taken:
-            self._pace.took(now, most - room, more=self._turns.requests > 0)
+            self._rate.took(now, most - room, more=self._turns.requests > 0)
         elif not self._turns.requests:
-            self._pace.rest()
+            self._rate.rest()
         return taken, dropped
 
     def _free(self, ticket: Ticket) -> None:
@@ -209,7 +209,7 @@ class Desk:
             del self._held[ticket.client]
 
     def _overloaded(self, message: str) -> Unavailable:
-        rate = self._pace.rate or self._room / RETRY_SECONDS
+        rate = self._rate.measured or self._room / RETRY_SECONDS
         return Unavailable(Reason.OVERLOADED, message, self._spread(self._inside / rate))
 
     def _spread(self, seconds: float) -> float:

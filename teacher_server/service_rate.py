@@ -8,7 +8,7 @@ _MEMORY: Final = 20.0
 _CERTAIN: Final = 1.0
 
 
-class Pace:
+class ServiceRate:
     """Samples a second that the workers take together; not thread-safe.
 
     Only time in which something always waited counts: with little to do, the time between two
@@ -36,6 +36,6 @@ class Pace:
         self._since = None
 
     @property
-    def rate(self) -> float | None:
+    def measured(self) -> float | None:
         """Samples a second; None before a second of such time was measured."""
         return self._samples / self._seconds if self._seconds >= _CERTAIN else None
