@@ -20,6 +20,7 @@ from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from teacher_server.answering import Answerer
 from teacher_server.batching import Batcher, Pace
 from teacher_server.desk import Desk
+from teacher_server.flooding import channel_options
 from teacher_server.guard import Guard
 from teacher_server.listening import Transport, bind
 from teacher_server.observer import Observer
@@ -60,6 +61,7 @@ async def serve(
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+            *channel_options(),
         ],
     )
     teacher_pb2_grpc.add_TeacherServiceServicer_to_server(

@@ -1,0 +1,28 @@
+"""What a flood of connections may take: never the files that the ledger needs.
+
+Anybody who reaches the port can open connections, with no certificate at all. Where they used up
+the process's files, the ledger could open none of its own, which it must take for a fault.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+_CONNECTIONS: Final = 1000
+_STREAMS: Final = 256
+_HANDSHAKE_MILLISECONDS: Final = 10_000
+
+
+def channel_options() -> list[tuple[str, int]]:
+    """The server's options; connections take half of the files that this process may open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, files // 2)
+    return [
+        # What comes above it is closed at once, and does not wait in the system's queue.
+        ("grpc.max_allowed_incoming_connections", most),
+        # A connection that shows no certificate by then makes room; gRPC's own patience is 120 s.
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+        # Calls that one connection may leave open; gRPC's own limit is 2^31.
+        ("grpc.max_concurrent_streams", _STREAMS),
+    ]
