@@ -42,6 +42,9 @@ class Reason(StrEnum):
     UNKNOWN_IDENTITY = "UNKNOWN_IDENTITY"
     """UNAUTHENTICATED: the certificate names no role and client of this service."""
 
+    REVOKED = "REVOKED"
+    """UNAUTHENTICATED: the certificate, or every certificate of that name, was revoked."""
+
     WRONG_ROLE = "WRONG_ROLE"
     """PERMISSION_DENIED: the caller's role may not call this method."""
 

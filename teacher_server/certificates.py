@@ -15,7 +15,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,12 +26,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ktan.durable import sync_folder
 from ktan.errors import UserError
-from teacher_server.identity import Role, identity_uri
+from teacher_server.identity import Role, identity_uri, is_name
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
 _BEFORE = "before.pem"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def issue_client(authority: Authority, folder: Path, role: Role, name: str) -> N
 
     Raises UserError for a name that is not 1 to 63 letters, digits, dots, dashes, underscores.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UserError(
             f"'{name}' is no client name: use up to 63 letters, digits, dots, dashes, underscores"
         )

@@ -16,7 +16,11 @@ from privacy.errors import PrivacyError, may_pass, plainly
 COMMANDS = {
     "certs": (
         "teacher_server.commands.certs:certs",
-        "Make a private certificate authority, or let the one there issue more certificates.",
+        "Make a private certificate authority, or let the one there issue and renew certificates.",
+    ),
+    "revoke": (
+        "teacher_server.commands.revoke:revoke",
+        "Refuse a caller, or one certificate, from its next call on; the service may be running.",
     ),
     "open-ledger": (
         "teacher_server.commands.open_ledger:open_ledger",

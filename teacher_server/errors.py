@@ -56,6 +56,7 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.TOO_MANY_SAMPLES: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.DEADLINE_REQUIRED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.REQUEST_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.REVOKED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.UNKNOWN_IDENTITY: grpc.StatusCode.UNAUTHENTICATED,
     Reason.WRONG_ROLE: grpc.StatusCode.PERMISSION_DENIED,
     Reason.OVERLOADED: grpc.StatusCode.UNAVAILABLE,

@@ -26,6 +26,7 @@ from protos import Reason
 from teacher_server.errors import INTERNAL, RequestError, status_of
 from teacher_server.identity import LOOPBACK, Identity, authorise, identify
 from teacher_server.observer import Call, Observer, notes, start_notes
+from teacher_server.revocation import Revocations
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Guard(grpc.aio.ServerInterceptor):
     """Wraps each handler; `plaintext` takes every caller for the loopback identity.
 
     `on_ledger_fault` is called once a charge could not be made durable: the server stops serving.
-    `observer` is told of each call's end.
+    `observer` is told of each call's end. `revocations` are asked at each call.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class Guard(grpc.aio.ServerInterceptor):
         plaintext: bool,
         on_ledger_fault: Callable[[], None],
         observer: Observer | None = None,
+        revocations: Revocations | None = None,
     ):
         self._plaintext = plaintext
         self._on_ledger_fault = on_ledger_fault
         self._observer = observer or Observer()
+        self._revocations = revocations
 
     async def intercept_service(
         self,
@@ -161,11 +164,15 @@ class Guard(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext, *, needs_deadline: bool
     ) -> None:
         if self._plaintext:
-            identity = LOOPBACK
+            identity, certificate = LOOPBACK, b""
         else:
-            identity = identify(list(context.auth_context().get("peer_uri", [])))
+            shown = context.auth_context()
+            identity = identify(list(shown.get("peer_uri", [])))
+            certificate = shown["x509_pem_cert"][0]
         # Before it is judged: who was refused is told, too.
         _caller.set(identity)
+        if self._revocations is not None:
+            self._revocations.check(certificate, identity.name)
         authorise(identity, method)
         if needs_deadline and context.time_remaining() is None:
             raise RequestError(Reason.DEADLINE_REQUIRED, "set a deadline on the call")

@@ -6,6 +6,7 @@ which only the private authority can put there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from teacher_server.errors import PermissionDenied, Unauthenticated
 
 _SCHEME: Final = "ktan://"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class Role(StrEnum):
@@ -48,6 +50,11 @@ _POLICY: Final[dict[str, frozenset[Role]]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _BOTH,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _BOTH,
 }
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name a caller: up to 63 letters, digits, dots, dashes, underscores."""
+    return _NAME.fullmatch(text) is not None
 
 
 def identity_uri(role: Role, name: str) -> str:

@@ -15,6 +15,8 @@ import grpc
 from ktan.errors import UserError
 from protos.channel import is_loopback
 from teacher_server.credentials import ServerCertificates
+from teacher_server.revocation import FILE as REVOKED_FILE
+from teacher_server.revocation import Revocations
 
 _LOOK_SECONDS: Final = 10.0
 
@@ -30,6 +32,15 @@ class Transport:
     reflection: bool
     max_waiting_samples: int
     grace_seconds: float
+    revoked: Path | None = None
+    """List of the revoked; None for `revoked` in the folder of certificates, if it is there."""
+
+    def revocations(self) -> Revocations | None:
+        """Who is refused; None for plaintext, where nobody has a certificate. Raises UserError."""
+        if self.certificates is None:
+            return None
+        path = self.revoked or self.certificates / REVOKED_FILE
+        return Revocations(path, needed=self.revoked is not None)
 
 
 def bind(server: grpc.aio.Server, transport: Transport) -> str:

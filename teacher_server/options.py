@@ -27,6 +27,9 @@ class ServeOptions:
     """HOST:PORT; port 0 takes a free one."""
     certs: Path | None = None
     """Folder with ca.pem, certificate.pem and key.pem of the server."""
+    revoked: Path | None = None
+    """List of the revoked, as `teacher-server revoke` writes it; the file `revoked` in the folder
+    of --certs when not given, which may be missing."""
     plaintext: bool = False
     """No TLS and no roles; on a loopback address only."""
     reflection: bool = False
@@ -61,6 +64,8 @@ class ServeOptions:
         """The folder of the server's certificate; None for plaintext. Raises UserError."""
         if self.plaintext and self.certs is not None:
             raise UserError("give --certs or --plaintext, not both")
+        if self.plaintext and self.revoked is not None:
+            raise UserError("give --revoked with --certs: under --plaintext nobody has a name")
         if not self.plaintext and self.certs is None:
             raise UserError(
                 "give --certs FOLDER (`teacher-server certs` makes one), or --plaintext to serve "
@@ -81,4 +86,5 @@ class ServeOptions:
             reflection=self.reflection,
             max_waiting_samples=self.max_waiting_samples,
             grace_seconds=self.grace,
+            revoked=self.revoked,
         )

@@ -53,7 +53,11 @@ async def serve(
     """
     desk = Desk(transport.max_waiting_samples)
     batcher = Batcher(desk, answerer, pace, observer)
-    guard = Guard(plaintext=transport.certificates is None, on_ledger_fault=stop.set)
+    guard = Guard(
+        plaintext=transport.certificates is None,
+        on_ledger_fault=stop.set,
+        revocations=transport.revocations(),
+    )
     server = grpc.aio.server(
         interceptors=[guard],
         options=[
