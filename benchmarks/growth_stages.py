@@ -20,7 +20,8 @@ from torch import nn
 
 from benchmarks.growth import BATCH, CLASSES, COUNT, FEATURES, HINT, REQUEST, SIDE
 from ktan.answers import AnswerStore
-from ktan.data import DataSource, Normalisation
+from ktan.data import DataSource, Normalisation, SplitRecipe, split
+from ktan.denoising.known import Known
 from ktan.methods import Binding
 from ktan.methods.ktan import KTAN
 from ktan.selection import select
@@ -43,12 +44,15 @@ WHAT = {
     "folder again": "the same, from the cache",
     "archives": "tar archives, listed and decoded into the cache",
     "archives again": "the same, from the cache",
+    "split": "the samples divided into labelled, unlabelled and test ones, and these counted",
     "ask": "digests, requests of 64, receipts verified, answers stored durably",
     "open": "the store opened, every checksum verified, every receipt read",
     "look up": "which of all samples have an answer of every tap",
     "read": "one epoch of answers in random order, in batches of 128",
     "train": "KTAN bound to all answers, which gives hints their scale, and one epoch of a small "
     "network, in batches of 1,000",
+    "shrink": "posterior means of all answers kept, and found again, as in a training on a CPU; "
+    "not computed",
     "k-centre": f"{COUNT:,} queries of all samples by 128 features",
     "margin": f"{COUNT:,} queries of all samples by 10 logits",
     "margin+kcentre": f"{COUNT:,} queries, both criteria",
@@ -146,6 +150,17 @@ def _digests(folder: Path, size: int) -> np.ndarray:
     return np.load(folder / "digests.npy", mmap_mode="r")[:size]
 
 
+def split_samples(folder: Path, size: int) -> Stage:
+    dataset = _source(folder, "archives").load()
+    few = size // 100
+
+    def run() -> None:
+        recipe = SplitRecipe(labelled=few, unlabelled=size - 2 * few, test=few)
+        assert sum(split(dataset, recipe).counts.values()) == size
+
+    return run
+
+
 def ask(folder: Path, size: int) -> Stage:
     samples = _source(folder, "archives").load().samples
     teacher = InProcess(size)
@@ -223,6 +238,20 @@ def train_on_answers(folder: Path, size: int) -> Stage:
     return run
 
 
+def shrink(folder: Path, size: int) -> Stage:
+    def run() -> None:
+        known = Known(torch.empty(CLASSES))
+        for _ in ("kept", "found again"):
+            generator = torch.Generator().manual_seed(0)
+            for start in range(0, size, 1_000):
+                rows = torch.rand(min(1_000, size - start), CLASSES, generator=generator)
+                # The mean itself takes a millisecond, and no memory that grows.
+                known.values(rows, lambda row: row)
+            assert len(known) == size
+
+    return run
+
+
 def _choose(name: str) -> Callable[[Path, int], Stage]:
     def stage(folder: Path, size: int) -> Stage:
         generator = torch.Generator().manual_seed(0)
@@ -255,11 +284,13 @@ STAGES: dict[str, Callable[[Path, int], Stage]] = {
     "folder again": _load("folder"),
     "archives": _load("archives"),
     "archives again": _load("archives"),
+    "split": split_samples,
     "ask": ask,
     "open": open_again,
     "look up": look_up,
     "read": read,
     "train": train_on_answers,
+    "shrink": shrink,
     "k-centre": _choose("kcentre"),
     "margin": _choose("margin"),
     "margin+kcentre": _choose("margin+kcentre"),
