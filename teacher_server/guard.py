@@ -26,6 +26,7 @@ from protos import Reason
 from teacher_server.errors import INTERNAL, RequestError, status_of
 from teacher_server.identity import LOOPBACK, Identity, authorise, identify
 from teacher_server.observer import Call, Observer, notes, start_notes
+from teacher_server.pushback import with_pushback
 from teacher_server.revocation import Revocations
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,9 @@ class Guard(grpc.aio.ServerInterceptor):
             log.error("%s: unforeseen %s", method, type(error).__name__)
             status = INTERNAL
         notes().reason = _reason(status)
-        await context.abort_with_status(rpc_status.to_status(status))
+        hint = error.retry_seconds if isinstance(error, RequestError) else None
+        told = with_pushback(rpc_status.to_status(status), hint, context.time_remaining())
+        await context.abort_with_status(told)
 
 
 def _code(context: grpc.aio.ServicerContext) -> str:
