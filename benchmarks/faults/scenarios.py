@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.faults.clock import Clock
 from benchmarks.faults.database import OwnDatabase, OwnServer
 from benchmarks.faults.servers import wait_for
 from benchmarks.faults.stage import Stage
@@ -121,10 +122,10 @@ def limited_file(scene: Stage) -> None:
     scene.progress(20)
 
 
-def turned_clock(scene: Stage) -> None:
+def turned_clock(scene: Stage, clock: Clock) -> None:
     """The servers' clocks jump three days back, then ten years forward, and back again."""
     for seconds in (0, -3 * DAY, 3650 * DAY, 0):
-        scene.turn_clock(seconds)
+        clock.turn(seconds)
         scene.progress(100)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.faults.clock import Clock
+
 ZYGOTE = Path(__file__).with_name("zygote.py")
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0
@@ -81,8 +83,8 @@ class Servers:
     started: int = 0
     alive: list[Server] = field(default_factory=list)
 
-    def start(self, ledger: Path | None = None, clock: Path | None = None) -> Server:
-        """A new server process; see `Server.address`. clock: see zygote.py."""
+    def start(self, ledger: Path | None = None) -> Server:
+        """A new server process; see `Server.address`."""
         self.started += 1
         output = self.folder / f"server-{self.started}.txt"
         order = {
@@ -90,7 +92,6 @@ class Servers:
                 "rehearse", "--ledger", str(ledger or self.folder / "ledger"), *self.options,
             ],
             "output": str(output),
-            "clock": None if clock is None else str(clock),
         }  # fmt: skip
         assert self.zygote.stdin is not None
         assert self.zygote.stdout is not None
@@ -117,9 +118,11 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(folder: Path, *options: str) -> Iterator[Servers]:
+def servers(folder: Path, *options: str, clock: Clock | None = None) -> Iterator[Servers]:
     """Rehearsal servers, on `folder`/ledger unless told otherwise; all killed at the end."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if clock is not None:
+        environment |= clock.environment
     with subprocess.Popen(
         [sys.executable, str(ZYGOTE)],
         stdin=subprocess.PIPE,

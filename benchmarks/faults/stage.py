@@ -15,6 +15,7 @@ from typing import Final
 import grpc
 
 from benchmarks.faults.books import OPTIONS, REHEARSED, Books, ask_again, read_books
+from benchmarks.faults.clock import Clock
 from benchmarks.faults.servers import Server, Servers, servers, wait_for
 from benchmarks.faults.stream import UNREACHED, Connect, Heard, Stream, plaintext
 from privacy.ledger import Ledger
@@ -30,8 +31,7 @@ _ASKED_AGAIN: Final = 100
 class Stage:
     """Hosts, each with a copy of the ledger's folder and at most one server; and their clients.
 
-    witness: the one file on storage that all hosts share. clock: seconds by which all servers'
-    clocks are set forward, in a file; None for the system's time.
+    witness: the one file on storage that all hosts share.
     """
 
     hosts: list[Path]
@@ -40,7 +40,6 @@ class Stage:
     heard: Heard
     chance: random.Random
     connect: Connect
-    clock: Path | None
     live: dict[int, Server] = field(default_factory=dict)
     addresses: dict[int, str] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
@@ -50,7 +49,7 @@ class Stage:
 
     def start(self, host: int) -> None:
         """A server on this host, which listens on return."""
-        server = self.pool.start(self.hosts[host], self.clock)
+        server = self.pool.start(self.hosts[host])
         self.live[host] = server
         self.addresses[host] = server.address()
 
@@ -60,13 +59,6 @@ class Stage:
             if not server.alive:
                 self.ends[self.pool.end(server)] += 1
                 self.start(host)
-
-    def turn_clock(self, seconds: float) -> None:
-        """Sets all clocks forward by so much, at once and from then on."""
-        assert self.clock is not None
-        fresh = self.clock.with_name("fresh")
-        fresh.write_text(str(seconds))
-        fresh.replace(self.clock)
 
     def kill(self, host: int) -> None:
         """kill -9."""
@@ -147,7 +139,7 @@ def stage(
     clients: int = 4,
     passing: Collection[grpc.StatusCode] = UNREACHED,
     connect: Connect = plaintext,
-    moved_clock: bool = False,
+    clock: Clock | None = None,
     chance: random.Random | None = None,
 ) -> Iterator[Stage]:
     """A server on each host, and so many clients that ask; all are gone at the end.
@@ -159,11 +151,8 @@ def stage(
     witness = folder / "shared" / "head.json"
     witness.parent.mkdir(parents=True)
     make_ledger(copies, witness, database_url)
-    clock = folder / "clock" if moved_clock else None
-    if clock is not None:
-        clock.write_text("0")
-    with servers(folder, *OPTIONS, *options) as pool:
-        found = Stage(copies, witness, pool, Heard(), chance or random.Random(), connect, clock)
+    with servers(folder, *OPTIONS, *options, clock=clock) as pool:
+        found = Stage(copies, witness, pool, Heard(), chance or random.Random(), connect)
         for host in range(hosts):
             found.start(host)
         found.load(clients, passing)
