@@ -1,12 +1,76 @@
-"""How the secure host keeps its files: what would give secrets away is refused before serving."""
+"""How the secure host keeps its secrets: what would give them away is refused before serving.
+
+The folder is the gate: whom it keeps out cannot reach a file in it, whatever that file's own mode.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from ktan.errors import UserError
+from privacy.ledger.database import URL_FILE
+from privacy.ledger.keys import SECRET_KEY, SIGNING_KEY
+
+log = logging.getLogger(__name__)
+
+_CIPHERS: Final = "GRPC_SSL_CIPHER_SUITES"
+_TRACES: Final = ("GRPC_TRACE", "GRPC_VERBOSITY")
+_LEDGER_SECRETS: Final = (SIGNING_KEY, SECRET_KEY, URL_FILE)
+
+
+def require_safe(teacher: Path, ledger: Path, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises UserError where a teacher or a ledger must not be served from this host as it stands.
+
+    Anybody on the host who may enter either folder, a secret of the ledger that is not this user's
+    alone (`require_secret`), TLS ciphers chosen from outside. Warns of what may be meant: members
+    of a group who may enter, a service that runs as root, gRPC's own traces. What is missing
+    altogether is for others to miss.
+    """
+    if _CIPHERS in environment:
+        raise UserError(
+            f"the environment sets {_CIPHERS}, which could weaken TLS: unset it; gRPC's own choice "
+            "is TLS 1.2 and 1.3 with forward secrecy and authenticated encryption"
+        )
+    for name in _TRACES:
+        if name in environment:
+            log.warning("%s is set: what gRPC then writes may hold requests and answers", name)
+    if os.geteuid() == 0:
+        log.warning(
+            "the service runs as root, who needs none of root's rights: run it as a user of its "
+            "own, to whom alone the teacher and the ledger belong"
+        )
+    for folder in (teacher, ledger):
+        _require_closed(folder)
+    for path in (ledger / name for name in _LEDGER_SECRETS):
+        if path.exists():
+            require_secret(path)
+
+
+def _require_closed(folder: Path) -> None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o007:
+        raise UserError(
+            f"{folder} can be entered by anybody on this host (mode {mode:04o}); run: "
+            f"chmod -R go-rwx {folder}"
+        )
+    if mode & 0o070:
+        log.warning(
+            "members of group %d may enter %s (mode %04o): whoever reads it knows the secrets in "
+            "it; run: chmod -R go-rwx %s",
+            found.st_gid,
+            folder,
+            mode,
+            folder,
+        )
 
 
 def require_secret(path: Path) -> None:

@@ -21,7 +21,9 @@ from teacher_server.menu import build_menu, parse_shares
 from teacher_server.offers import method_offers
 from teacher_server.opening import reopen_ledger
 from teacher_server.options import ServeOptions
+from teacher_server.posture import require_safe
 from teacher_server.public_teacher import PublicTeacher
+from teacher_server.room import require_room
 from teacher_server.running import run
 from teacher_server.training import verify_charged, verify_folder
 
@@ -51,9 +53,11 @@ def run_service(
     """Serves the teacher of `folder` until it is told to stop; `device_name`: cpu, cuda or auto.
 
     Raises UserError or a PrivacyError, before anything listens, when the teacher's files were
-    changed, when it belongs to another ledger, or when an option contradicts the budget.
+    changed, when it belongs to another ledger, when others on this host may read either, or when
+    an option contradicts the budget.
     """
     options.check()
+    require_safe(folder, ledger_folder)
     card = TeacherCard.read(folder)
     with reopen_ledger(ledger_folder, witness, trusted=trusted) as ledger:
         if card.ledger_id != ledger.ledger_id:
@@ -77,6 +81,7 @@ def run_service(
         menu = build_menu(
             public, ledger.plan.answer_units, options.answers, parse_shares(options.share)
         )
+        require_room(menu, ledger.plan.draws, options.answers, ledger.budget(None))
         device = resolve_device(device_name)
         teacher = TrainedTeacher(TeacherModels.load(folder, device))
         threads = 1 if device.type == "cuda" else os.cpu_count() or 1

@@ -60,8 +60,7 @@ def write_folder(
     temporary.mkdir(mode=0o700)
     try:
         for name, content in {**contents, **(extra or {})}.items():
-            write_durably(temporary / name, content)
-            (temporary / name).chmod(0o600)
+            write_durably(temporary / name, content, mode=0o600)
         # An empty folder is replaced by the rename; a file or a full one is not.
         temporary.rename(folder)
     except BaseException:
