@@ -7,6 +7,7 @@ what is.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ class InProcess:
     entry: int = 0
     spent: int = 0
     connection: Any = field(default_factory=lambda: SimpleNamespace(patience=0.0))
+    alone: threading.Lock = field(default_factory=threading.Lock)
 
     def describe(self) -> TeacherDescription:
         public = self.key.public_key().public_bytes_raw()
@@ -102,8 +104,19 @@ class InProcess:
         )
 
     def query(
-        self, request_id: str, samples: np.ndarray, input_name: str, taps: Sequence[str] = ()
+        self,
+        request_id: str,
+        samples: np.ndarray,
+        input_name: str,
+        taps: Sequence[str] = (),
+        *,
+        started: object = None,
     ) -> Reply:
+        # Several requests may be under way at once.
+        with self.alone:
+            return self._answer(request_id, samples)
+
+    def _answer(self, request_id: str, samples: np.ndarray) -> Reply:
         self.entry += 1
         random = np.random.default_rng(self.entry)
         charge = len(samples) * CHARGE * len(TAPS)
