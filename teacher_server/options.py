@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from ktan.errors import UserError
 from teacher_server.batching import Pace
 from teacher_server.listening import Transport
+from teacher_server.observing.json_logs import LogFormat
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,26 @@ class ServeOptions:
     """Batches that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
     grace: float = 30.0
     """Seconds that requests under way get to end when the server is asked to stop."""
+    log_format: Annotated[LogFormat, Parameter(group="Operations")] = "text"
+    """What is logged to stderr: text for people, or one JSON object a line."""
+    metrics: Annotated[str | None, Parameter(group="Operations")] = None
+    """HOST:PORT of a port with /metrics for Prometheus, /livez and /readyz; none when not given."""
+    metrics_open: Annotated[bool, Parameter(group="Operations")] = False
+    """Let --metrics be no loopback address: whoever reaches the port reads what was spent."""
+    metrics_clients: Annotated[int, Parameter(group="Operations")] = 0
+    """Clients whose names become labels of what was charged, at most; the rest share one."""
+    request_log: Annotated[Path | None, Parameter(group="Operations")] = None
+    """File that gets a JSON line for each call; SIGHUP opens it anew, after it was moved away."""
+    traces: Annotated[str | None, Parameter(group="Operations")] = None
+    """Collector of OpenTelemetry traces: http://127.0.0.1:4317, or https://HOST:PORT."""
+    trace_every: Annotated[int, Parameter(group="Operations")] = 20
+    """Of so many calls one is traced; those that end in a fault of the service always are."""
 
     def check(self) -> None:
         """Raises UserError for a number that no service can run with."""
         limits = {
             "answers": 1, "max_samples": 1, "max_waiting_samples": 1, "batch": 1,
-            "batch_wait": 0, "threads": 0, "grace": 0,
+            "batch_wait": 0, "threads": 0, "grace": 0, "metrics_clients": 0, "trace_every": 1,
         }  # fmt: skip
         for name, least in limits.items():
             value = getattr(self, name)

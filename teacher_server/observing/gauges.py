@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from privacy.ledger import BudgetState, Ledger
 from teacher_server.health import Health
+from teacher_server.observing.request_log import RequestLog
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +74,15 @@ class LedgerStanding(Collector):
 class ServiceFacts(Collector):
     """What is served by what, whether it is ready, and until when its certificate is good.
 
-    version: of the program. certificate: the server's, PEM; None where it has none.
+    version: of the program. certificates: the server's folder; None where it has none.
     """
 
     def __init__(
-        self, health: Health, version: str, teacher: str, mode: str, certificate: Path | None
+        self, health: Health, version: str, teacher: str, mode: str, certificates: Path | None
     ):
         self._health = health
         self._build = {"version": version, "teacher_version": teacher, "mode": mode}
-        self._certificate = certificate
+        self._certificates = certificates
 
     def collect(self) -> Iterator[Metric]:
         # A metric of this kind is named ktan_build_info on the wire.
@@ -83,10 +90,9 @@ class ServiceFacts(Collector):
         yield GaugeMetricFamily(
             "ktan_ready", "1 where the service can answer.", float(self._health.ready)
         )
-        if self._certificate is not None:
+        if self._certificates is not None:
             try:
-                pem = self._certificate.read_bytes()
-                end = x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+                end = certificate_end(self._certificates).timestamp()
             except (OSError, ValueError):
                 # A file that is being replaced: the next scrape finds it.
                 return
@@ -95,3 +101,23 @@ class ServiceFacts(Collector):
                 "When the server's certificate ends, in seconds since 1970.",
                 end,
             )
+
+
+class LinesLost(Collector):
+    """Lines that the request log could not write."""
+
+    def __init__(self, requests: RequestLog):
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "ktan_request_log_lines_lost",
+            "Lines that the request log could not write.",
+            self._requests.lost,
+        )
+
+
+def certificate_end(folder: Path) -> datetime:
+    """When the certificate in `folder` ends, in UTC. Raises OSError or ValueError."""
+    pem = (folder / "certificate.pem").read_bytes()
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
