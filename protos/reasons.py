@@ -57,5 +57,8 @@ class Reason(StrEnum):
     DRAINING = "DRAINING"
     """UNAVAILABLE: the server is shutting down; retry on another or later."""
 
+    LEDGER_UNREACHABLE = "LEDGER_UNREACHABLE"
+    """UNAVAILABLE: the ledger's database is away for now; retry after the hint."""
+
     LEDGER_FAULT = "LEDGER_FAULT"
     """INTERNAL: the ledger could not make a charge durable; nothing was released."""

@@ -12,7 +12,13 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from privacy.errors import BudgetExhausted, LedgerFault, LedgerRolledBack, RequestIdReused
+from privacy.errors import (
+    BudgetExhausted,
+    LedgerFault,
+    LedgerRolledBack,
+    LedgerUnreachable,
+    RequestIdReused,
+)
 from protos import ERROR_DOMAIN, Reason, TensorError
 
 
@@ -62,8 +68,11 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.OVERLOADED: grpc.StatusCode.UNAVAILABLE,
     Reason.RATE_LIMITED: grpc.StatusCode.UNAVAILABLE,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.LEDGER_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.LEDGER_FAULT: grpc.StatusCode.INTERNAL,
 }
+
+_DATABASE_RETRY_SECONDS: Final = 1.0
 
 INTERNAL: Final = status_pb2.Status(
     code=grpc.StatusCode.INTERNAL.value[0], message="internal error"
@@ -89,6 +98,12 @@ def status_of(error: Exception) -> status_pb2.Status | None:
             return _status(Reason.BUDGET_EXHAUSTED, str(error), facts)
         case RequestIdReused():
             return _status(Reason.REQUEST_ID_REUSED, str(error))
+        case LedgerUnreachable():
+            return _status(
+                Reason.LEDGER_UNREACHABLE,
+                "the ledger's database does not answer and nothing was charged; retry later",
+                retry_seconds=_DATABASE_RETRY_SECONDS,
+            )
         case LedgerFault():
             # A charge may or may not be durable: the same request id finds out, free.
             message = "the ledger failed and nothing was released; send the same request later"

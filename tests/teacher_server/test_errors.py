@@ -4,7 +4,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from privacy.errors import BudgetExhausted, LedgerFault, LedgerRolledBack, RequestIdReused
+from privacy.errors import (
+    BudgetExhausted,
+    LedgerFault,
+    LedgerRolledBack,
+    LedgerUnreachable,
+    RequestIdReused,
+)
 from protos import Reason, TensorError
 from teacher_server.errors import RequestError, Unavailable, status_of
 
@@ -31,6 +37,7 @@ def test_every_reason_has_a_code_and_travels_in_the_details(reason):
         (BudgetExhausted(5, 3, "the budget"), "FAILED_PRECONDITION", Reason.BUDGET_EXHAUSTED),
         (LedgerRolledBack(5, "restored"), "FAILED_PRECONDITION", Reason.LEDGER_ROLLED_BACK),
         (RequestIdReused("again"), "ALREADY_EXISTS", Reason.REQUEST_ID_REUSED),
+        (LedgerUnreachable("/secret/path"), "UNAVAILABLE", Reason.LEDGER_UNREACHABLE),
         (LedgerFault("/secret/path: disk full"), "INTERNAL", Reason.LEDGER_FAULT),
         (TensorError("shape"), "INVALID_ARGUMENT", Reason.INVALID_TENSOR),
     ],
