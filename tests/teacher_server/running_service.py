@@ -22,14 +22,16 @@ from protos import teacher_pb2, teacher_pb2_grpc, to_message
 from teacher_server.answering import Answerer
 from teacher_server.certificates import issue_client, issue_server, make_authority
 from teacher_server.identity import Role
-from teacher_server.menu import ServedTap
 from teacher_server.listening import Transport
+from teacher_server.menu import ServedTap
+from teacher_server.observer import Observer
 from teacher_server.server import serve
 from teacher_server.service import Described
 
 TEACHERS = 5
 SHAPE = (1, 4, 4)
 CLASSES = ("a", "b", "c")
+_NOBODY = Observer()
 
 
 @dataclass
@@ -140,8 +142,10 @@ def table_service(tmp_path: Path, certificates: Path) -> Iterator[Service]:
     yield from running(tmp_path, certificates, face)
 
 
-def running(tmp_path: Path, certificates: Path, face: Described) -> Iterator[Service]:
-    """Serves `face` until it is resumed."""
+def running(
+    tmp_path: Path, certificates: Path, face: Described, observer: Observer = _NOBODY
+) -> Iterator[Service]:
+    """Serves `face` until it is resumed; `observer` is told what happens."""
     ledger = Ledger.create(
         tmp_path / "ledger",
         dataset_id="stand-in",
@@ -163,7 +167,7 @@ def running(tmp_path: Path, certificates: Path, face: Described) -> Iterator[Ser
             control["address"] = address
             ready.set()
 
-        await serve(face, answerer, ledger, transport, on_ready, stop)
+        await serve(face, answerer, ledger, transport, on_ready, stop, observer=observer)
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
