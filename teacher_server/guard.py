@@ -184,6 +184,10 @@ class Guard(grpc.aio.ServerInterceptor):
         # `context.abort` itself raises: an abort already under way is passed on.
         if isinstance(error, grpc.aio.AbortError | grpc.RpcError):
             raise error
+        if isinstance(error, grpc.aio.InternalError):
+            # A response could not be written: whoever asked has gone, and gRPC says so by nothing
+            # else. A cancelled call is no fault, and is not logged as one.
+            raise asyncio.CancelledError from None
         if isinstance(error, LedgerFault):
             log.error("%s: the ledger failed: no answer leaves any more", method)
             self._on_ledger_fault()
@@ -194,7 +198,10 @@ class Guard(grpc.aio.ServerInterceptor):
         notes().reason = _reason(status)
         hint = error.retry_seconds if isinstance(error, RequestError) else None
         told = with_pushback(rpc_status.to_status(status), hint, context.time_remaining())
-        await context.abort_with_status(told)
+        try:
+            await context.abort_with_status(told)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
 
 
 def _code(context: grpc.aio.ServicerContext) -> str:
