@@ -12,14 +12,30 @@ from privacy.audit.ledger_check import check
 from privacy.audit.log import folder_faults, parse_log
 from privacy.ledger import Ledger
 from protos import teacher_pb2, teacher_pb2_grpc
+from teacher_server.menu import ServedTap
 from teacher_server.options import ServeOptions
 from teacher_server.rehearsal.likeness import public_teacher, rehearsed_menu
 from teacher_server.rehearsal.options import RehearsalOptions
 
 REHEARSED = RehearsalOptions(tap=("hint:2:1",), teachers=3, radius=1000, unlimited=True)
 """What the servers of a scenario rehearse."""
-OPTIONS = ("--unlimited", "--tap", "hint:2:1", "--teachers", "3", "--radius", "1000")
-"""The same as options of the command."""
+
+
+def options_of(rehearsed: RehearsalOptions) -> list[str]:
+    """The same as options of the command."""
+    taps = [word for tap in rehearsed.tap for word in ("--tap", tap)]
+    numbers = ("teachers", "radius", "epsilon")
+    values = [word for name in numbers for word in (f"--{name}", str(getattr(rehearsed, name)))]
+    return [*taps, *values, *["--unlimited"] * rehearsed.unlimited]
+
+
+def price(rehearsed: RehearsalOptions) -> int:
+    """Units that a sample's answer costs."""
+    return sum(tap.release.charge for tap in _menu(rehearsed))
+
+
+def _menu(rehearsed: RehearsalOptions) -> tuple[ServedTap, ...]:
+    return rehearsed_menu(rehearsed, public_teacher(rehearsed), ServeOptions())
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,9 @@ class Books:
     broken: tuple[str, ...]
 
 
-def read_books(ledger_folder: Path, witness: Path, heard: Heard) -> Books:
+def read_books(
+    ledger_folder: Path, witness: Path, heard: Heard, rehearsed: RehearsalOptions = REHEARSED
+) -> Books:
     """The ledger against all that was received. All requests were answered in the end."""
     broken = [
         f"{what} got {len(found)} {things}"
@@ -40,9 +58,8 @@ def read_books(ledger_folder: Path, witness: Path, heard: Heard) -> Books:
         for what, found in of.items()
         if len(found) != 1
     ]
-    teacher = public_teacher(REHEARSED)
-    menu = rehearsed_menu(REHEARSED, teacher, ServeOptions())
-    price = sum(tap.release.charge for tap in menu)
+    menu, version = _menu(rehearsed), public_teacher(rehearsed).version
+    cost = price(rehearsed)
     with Ledger.open(ledger_folder, witness=witness, read_only=True) as ledger:
         if ledger.rolled_back is not None:
             broken.append(f"it opens exhausted: {ledger.rolled_back}")
@@ -57,15 +74,17 @@ def read_books(ledger_folder: Path, witness: Path, heard: Heard) -> Books:
             )
         stored = sum(entry.details["new"] for entry in entries)
         spent = ledger.budget().spent
-        if not price * stored == sum(entry.charge for entry in entries) == spent:
-            broken.append(f"{spent} units were spent on {stored} answers of {price} each")
+        if not cost * len(heard.answers) == sum(entry.charge for entry in entries) == spent:
+            broken.append(f"{spent} units were spent on {len(heard.answers)} samples at {cost}")
         if stored != len(heard.answers) * len(menu):
-            broken.append(f"{stored} answers are stored, clients have {len(heard.answers)}")
+            broken.append(
+                f"{stored} answers are stored, clients have those of {len(heard.answers)} samples"
+            )
         serials = sorted(heard.answers)
         digests = sample_digests(samples(serials))
         keys = [
             [
-                ledger.sample_key(digest.tobytes(), teacher.version, tap.release.settings_bytes())
+                ledger.sample_key(digest.tobytes(), version, tap.release.settings_bytes())
                 for tap in menu
             ]
             for digest in digests

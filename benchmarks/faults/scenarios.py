@@ -10,14 +10,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from benchmarks.faults.clock import Clock
 from benchmarks.faults.database import OwnDatabase, OwnServer
 from benchmarks.faults.servers import wait_for
 from benchmarks.faults.stage import Stage
 
-DAY = 86_400
-_FROZEN_SECONDS = 40.0
+DAY: Final = 86_400
+_FROZEN_SECONDS: Final = 40.0
 """Longer than a transaction may stand still."""
 
 
@@ -30,31 +31,33 @@ def killed_server(scene: Stage, times: int = 5) -> None:
     scene.progress(100)
 
 
-def killed_replica(scene: Stage) -> None:
+def killed_replica(scene: Stage, requests: int = 100) -> None:
     """kill -9 one of two replicas, for good."""
-    scene.progress(100)
+    scene.progress(requests)
     scene.kill(1)
-    scene.progress(300)
+    scene.progress(2 * requests)
 
 
-def drained(scene: Stage, times: int = 5) -> None:
+def drained(scene: Stage, times: int = 5, requests: int = 100) -> None:
     """SIGTERM the only server: what it accepted is answered; then start it again."""
     for _ in range(times):
-        scene.progress(100)
+        scene.progress(requests)
         code = scene.stop(0)
         if code != 0:
             scene.broken.append(f"SIGTERM: exit code {code}")
         scene.require_answered()
         scene.start(0)
-    scene.progress(100)
+    scene.progress(requests)
 
 
-def lost_connections(scene: Stage, database: OwnDatabase, times: int = 3) -> None:
+def lost_connections(
+    scene: Stage, database: OwnDatabase, times: int = 10, requests: int = 50
+) -> None:
     """Every connection to the database is terminated by its server."""
     for _ in range(times):
-        scene.progress(100)
+        scene.progress(requests)
         database.terminate()
-        _go_on(scene, 100)
+        _go_on(scene, requests)
 
 
 def crashed_database(scene: Stage, server: OwnServer, times: int = 3) -> None:
@@ -122,16 +125,16 @@ def limited_file(scene: Stage) -> None:
     scene.progress(20)
 
 
-def turned_clock(scene: Stage, clock: Clock) -> None:
+def turned_clock(scene: Stage, clock: Clock, requests: int = 100) -> None:
     """The servers' clocks jump three days back, then ten years forward, and back again."""
     for seconds in (0, -3 * DAY, 3650 * DAY, 0):
         clock.turn(seconds)
-        scene.progress(100)
+        scene.progress(requests)
 
 
-def lost_witness(scene: Stage) -> None:
+def lost_witness(scene: Stage, requests: int = 100) -> None:
     """The storage with the witness goes away, and comes back."""
-    scene.progress(100)
+    scene.progress(requests)
     away = scene.witness.with_name("away")
     scene.witness.rename(away)
     for host in list(scene.live):
@@ -139,7 +142,7 @@ def lost_witness(scene: Stage) -> None:
     away.rename(scene.witness)
     for host in range(len(scene.hosts)):
         scene.start(host)
-    scene.progress(100)
+    scene.progress(requests)
 
 
 def _go_on(scene: Stage, requests: int) -> None:

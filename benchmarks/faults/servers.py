@@ -79,7 +79,7 @@ class Servers:
 
     folder: Path
     options: list[str]
-    zygote: subprocess.Popen[str]
+    forking: subprocess.Popen[str]
     started: int = 0
     alive: list[Server] = field(default_factory=list)
 
@@ -93,11 +93,11 @@ class Servers:
             ],
             "output": str(output),
         }  # fmt: skip
-        assert self.zygote.stdin is not None
-        assert self.zygote.stdout is not None
-        self.zygote.stdin.write(json.dumps(order) + "\n")
-        self.zygote.stdin.flush()
-        server = Server(int(self.zygote.stdout.readline()), output)
+        assert self.forking.stdin is not None
+        assert self.forking.stdout is not None
+        self.forking.stdin.write(json.dumps(order) + "\n")
+        self.forking.stdin.flush()
+        server = Server(int(self.forking.stdout.readline()), output)
         self.alive.append(server)
         return server
 
@@ -118,8 +118,8 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(folder: Path, *options: str, clock: Clock | None = None) -> Iterator[Servers]:
-    """Rehearsal servers, on `folder`/ledger unless told otherwise; all killed at the end."""
+def zygote(clock: Clock | None = None) -> Iterator[subprocess.Popen[str]]:
+    """What forks servers, all with this clock."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if clock is not None:
         environment |= clock.environment
@@ -129,14 +129,29 @@ def servers(folder: Path, *options: str, clock: Clock | None = None) -> Iterator
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-    ) as zygote:
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def servers(
+    folder: Path, *options: str, forking: subprocess.Popen[str] | None = None
+) -> Iterator[Servers]:
+    """Rehearsal servers, on `folder`/ledger unless told otherwise; all killed at the end.
+
+    forking: of `zygote`, one of their own when not given.
+    """
+    with contextlib.ExitStack() as own:
+        forking = forking or own.enter_context(zygote())
         secured = "--certs" in options
         transport = ("localhost:0",) if secured else ("127.0.0.1:0", "--plaintext")
-        found = Servers(folder, ["--listen", *transport, "--json", *options], zygote)
+        found = Servers(folder, ["--listen", *transport, "--json", *options], forking)
         try:
             yield found
         finally:
             for server in list(found.alive):
                 with contextlib.suppress(ProcessLookupError):
                     found.kill(server)
-            zygote.kill()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -14,17 +15,16 @@ from typing import Final
 
 import grpc
 
-from benchmarks.faults.books import OPTIONS, REHEARSED, Books, ask_again, read_books
-from benchmarks.faults.clock import Clock
+from benchmarks.faults.books import REHEARSED, Books, ask_again, options_of, read_books
 from benchmarks.faults.servers import Server, Servers, servers, wait_for
 from benchmarks.faults.stream import UNREACHED, Connect, Heard, Stream, plaintext
 from privacy.ledger import Ledger
 from protos import teacher_pb2_grpc
+from teacher_server.rehearsal.options import RehearsalOptions
 from teacher_server.rehearsal.throw_away import open_throw_away
 
 FAILING: Final = (*UNREACHED, grpc.StatusCode.INTERNAL)
 """What passes once an operator, or whatever starts ended servers again, has done their work."""
-_ASKED_AGAIN: Final = 100
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Stage:
     heard: Heard
     chance: random.Random
     connect: Connect
+    rehearsed: RehearsalOptions = REHEARSED
     live: dict[int, Server] = field(default_factory=dict)
     addresses: dict[int, str] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
@@ -108,19 +109,22 @@ class Stage:
         if unanswered:
             self.broken.append(f"{len(unanswered)} requests were charged and not answered")
 
-    def finish(self) -> Books:
-        """Ends the load, has old requests come again, stops the servers, and reads the ledger."""
+    def finish(self, asked_again: int = 100) -> Books:
+        """Ends the load, has old requests come again, stops the servers, and reads the ledger.
+
+        asked_again: requests that every server that lives must answer as before.
+        """
         for stream in self.streams:
             stream.finish()
         for host in self.live:
             with self.connect(self.addresses[host]) as channel:
                 stub = teacher_pb2_grpc.TeacherServiceStub(channel)
-                self.broken += ask_again(stub, self.heard, _ASKED_AGAIN)
+                self.broken += ask_again(stub, self.heard, asked_again)
         for host in list(self.live):
             code = self.stop(host)
             if code != 0:
                 self.broken.append(f"a server ended with {code} when it was told to stop")
-        books = read_books(self.hosts[0], self.witness, self.heard)
+        books = read_books(self.hosts[0], self.witness, self.heard, self.rehearsed)
         return Books(books.entries, books.answers, books.spent, (*self.broken, *books.broken))
 
     def _failed(self) -> bool:
@@ -139,31 +143,35 @@ def stage(
     clients: int = 4,
     passing: Collection[grpc.StatusCode] = UNREACHED,
     connect: Connect = plaintext,
-    clock: Clock | None = None,
+    rehearsed: RehearsalOptions = REHEARSED,
+    forking: subprocess.Popen[str] | None = None,
     chance: random.Random | None = None,
 ) -> Iterator[Stage]:
     """A server on each host, and so many clients that ask; all are gone at the end.
 
     database_url: of a PostgreSQL database for the ledger's tables; None for SQLite and one host.
-    options: of the servers, beside those of `books.OPTIONS`.
+    options: of the servers, beside those of what is rehearsed. forking: of `servers.zygote`.
     """
     copies = [folder / f"host-{number}" / "ledger" for number in range(hosts)]
     witness = folder / "shared" / "head.json"
     witness.parent.mkdir(parents=True)
-    make_ledger(copies, witness, database_url)
-    with servers(folder, *OPTIONS, *options, clock=clock) as pool:
-        found = Stage(copies, witness, pool, Heard(), chance or random.Random(), connect)
+    make_ledger(copies, witness, database_url, rehearsed)
+    with servers(folder, *options_of(rehearsed), *options, forking=forking) as pool:
+        own = chance or random.Random()
+        found = Stage(copies, witness, pool, Heard(), own, connect, rehearsed)
         for host in range(hosts):
             found.start(host)
         found.load(clients, passing)
         yield found
 
 
-def make_ledger(copies: list[Path], witness: Path, database_url: str | None) -> None:
+def make_ledger(
+    copies: list[Path], witness: Path, database_url: str | None, rehearsed: RehearsalOptions
+) -> None:
     """A throw-away ledger, its folder copied to every host, its witness where all hosts see it."""
     first, *others = copies
     first.parent.mkdir(parents=True, exist_ok=True)
-    open_throw_away(first, REHEARSED.ledger_plan, database_url).close()
+    open_throw_away(first, rehearsed.ledger_plan, database_url).close()
     beside = first.with_name(f"{first.name}.witness.json")
     os.replace(beside, witness)
     beside.symlink_to(witness)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.books import OPTIONS, read_books
+from benchmarks.faults.books import REHEARSED, options_of, read_books
 from benchmarks.faults.servers import PATIENCE, Server, Servers, servers
 from benchmarks.faults.stream import Heard, Stream
 from privacy.ledger import Ledger
@@ -54,7 +54,7 @@ def kill_many(
 ) -> Heard:
     """`kills` kills under two streams; everything that the clients heard."""
     heard = Heard()
-    with servers(folder, *OPTIONS, *options) as pool:
+    with servers(folder, *options_of(REHEARSED), *options) as pool:
         under_fire = Replicas(pool, replicas, chance)
         streams = []
         for first in (10**6, 2 * 10**6):
