@@ -1,5 +1,6 @@
 """Which device and which number format a run uses."""
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -29,7 +30,13 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16 faster than it would by emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    # With AVX-512 alone oneDNN computes in bf16, too, by way of float32.
+    emulated = platform.machine() in ("x86_64", "AMD64") and not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return not emulated
 
 
 def resolve_precision(device: torch.device, precision: Precision) -> Precision:

@@ -44,9 +44,14 @@ class TapReader:
                     "`.input` behind it)"
                 )
 
-    def __call__(self, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [n, classes], and for each path what was there, with its gradient."""
-        return self._run(lambda: self.network(samples))
+    def __call__(
+        self, samples: Tensor, run: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [n, classes], and for each path what was there, with its gradient.
+
+        `run` runs the network in another way than by calling it, and puts out the logits.
+        """
+        return self._run(lambda: (run or self.network)(samples))
 
     def functional(
         self, parameters: Mapping[str, Tensor], samples: Tensor
@@ -127,7 +132,7 @@ def tap_shapes(
 
 def _version(value: Tensor) -> int | None:
     # Inference tensors and those inside a function transform or a compiler keep no version.
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or value.is_inference():
         return None
     try:
         return value._version

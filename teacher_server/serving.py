@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from ktan.errors import UserError
 from ktan.precision import resolve_device
-from ktan.teachers import TeacherCard, TeacherModels
+from ktan.teachers import TeacherCard
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, NoiseName, source
 from teacher_server.menu import build_menu, parse_shares
@@ -25,19 +23,8 @@ from teacher_server.posture import require_safe
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.room import require_room
 from teacher_server.running import run
+from teacher_server.trained_teacher import TrainedTeacher
 from teacher_server.training import verify_charged, verify_folder
-
-
-class TrainedTeacher:
-    """The k networks of a teacher's folder, as the answerer asks them."""
-
-    def __init__(self, models: TeacherModels):
-        self._models = models
-
-    def answers(self, samples: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
-        """Tap name → float32 [k, n, *shape]."""
-        outputs = self._models.answers(torch.from_numpy(samples))
-        return {name: values.cpu().numpy() for name, values in outputs.items()}
 
 
 def run_service(
@@ -83,7 +70,7 @@ def run_service(
         )
         require_room(menu, ledger.plan.draws, options.answers, ledger.budget(None))
         device = resolve_device(device_name)
-        teacher = TrainedTeacher(TeacherModels.load(folder, device))
+        teacher = TrainedTeacher.load(folder, device, "float32")
         threads = 1 if device.type == "cuda" else os.cpu_count() or 1
         # As many batches are computed at once as there are cores: torch's own threads would only
         # get in their way.

@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ktan.errors import UserError
-from ktan.networks import build
-from ktan.precision import Precision, autocast, resolve_device
-from ktan.tap_reader import TapReader, read_taps
+from ktan.memory_format import to_device
+from ktan.networks import NetworkSpec, multiply_adds
+from ktan.precision import Precision, autocast, has_bf16, resolve_device
 from ktan.teachers.alignment import Alignment
 from ktan.teachers.card import CardTap, TeacherCard
 from ktan.teachers.folder import read_alignments, read_weights
+from ktan.teachers.one_by_one import OneByOne
 from ktan.teachers.stack import Stack, state_slice
-from ktan.teachers.tsl import layer_in, without_layers
+
+_WORTH_BF16 = 1e6
+"""Multiply-adds of one sample, below which converting takes what bf16 gains (docs/teachers.md)."""
 
 
 class TeacherModels:
@@ -29,24 +32,26 @@ class TeacherModels:
         precision: Precision = "float32",
     ) -> None:
         """`weights`: name → [k, ...], with the layers of TSL taps (`ktan.teachers.tsl`);
-        `alignments`: tap name → alignment, where a hint has one."""
+        `alignments`: tap name → alignment, where a hint has one; `precision`: of the networks'
+        passes (`answering_precision`)."""
         self.card = card
         self.device = torch.device(device)
-        self.precision = precision
+        self.precision = answering_precision(card.network, self.device, precision)
         self._taps = tuple(entry.tap for entry in card.taps)
         self._alignments = {n: a.to(self.device) for n, a in alignments.items()}
         self._stack = Stack(card.network, self._taps, self.device)
-        self._weights = {name: value.to(self.device) for name, value in weights.items()}
-        counts = {len(value) for value in self._weights.values()}
+        counts = {len(value) for value in weights.values()}
         if counts != {card.teachers}:
             raise UserError(f"the card speaks of {card.teachers} teachers, the weights of {counts}")
-        self._single: TapReader | None = None
-        if card.teachers == 1:
-            own = {name: value[0] for name, value in self._weights.items()}
-            network = _loaded(card, without_layers(own))
-            self._layers = {tap.name: layer_in(own, tap) for tap in self._taps}
-            paths = [path for tap in self._taps for path in tap.paths]
-            self._single = read_taps(network.to(self.device), paths)
+        # A CPU may need both: few samples are read stacked, many one network after another.
+        self._networks: OneByOne | None = None
+        self._weights: dict[str, Tensor] | None = None
+        if card.teachers > 1 and self._stack.reads_stacked(1):
+            self._weights = {name: value.to(self.device) for name, value in weights.items()}
+        if self._weights is None or self.device.type == "cpu":
+            self._networks = OneByOne(
+                card.network, self._taps, weights, self.device, self.precision
+            )
 
     @classmethod
     def load(
@@ -63,7 +68,6 @@ class TeacherModels:
         where = resolve_device(device) if isinstance(device, str) else device
         return cls(card, read_weights(folder), read_alignments(folder), where, precision)
 
-    @torch.no_grad()
     def answers(self, samples: Tensor) -> dict[str, Tensor]:
         """What each teacher says: tap name → float32 [k, n, *tap.shape], not bounded.
 
@@ -72,15 +76,21 @@ class TeacherModels:
         """
         self._require_fitting(samples)
         k, count = self.card.teachers, len(samples)
+        # Made outside inference mode: callers may go on with them as with any tensor.
         answers = {
-            tap.name: torch.zeros(k, count, *tap.shape, device=self.device) for tap in self._taps
+            tap.name: torch.empty(k, count, *tap.shape, device=self.device) for tap in self._taps
         }
-        normalised = self.card.normalisation(samples.to(self.device))
-        for teachers, part in self._stack.chunks(k, count):
-            for name, values in self._read(teachers, normalised[part]).items():
-                if name in self._alignments:
-                    values = self._alignments[name](values, teachers)
-                answers[name][teachers, part] = finite_rows(values)
+        with torch.inference_mode():
+            there = to_device(samples, self.device)
+            for teachers, part in self._stack.chunks(k, count):
+                normalised = self.card.normalisation(there[part])
+                self._read(
+                    teachers,
+                    normalised,
+                    {name: values[teachers, part] for name, values in answers.items()},
+                )
+            for values in answers.values():
+                zero_broken_rows(values)
         return answers
 
     def mean_answers(self, samples: Tensor) -> dict[str, Tensor]:
@@ -96,17 +106,23 @@ class TeacherModels:
             for entry in self.card.taps
         }
 
-    def _read(self, teachers: slice, normalised: Tensor) -> dict[str, Tensor]:
-        with autocast(self.device, self.precision):
-            if self._single is None:
-                return self._stack.read(state_slice(self._weights, teachers), normalised)
-            logits, features = self._single(normalised)
-        # Squares and products of features are made in float32.
-        exact = {path: feature.float() for path, feature in features.items()}
-        return {
-            tap.name: tap.read(logits.float(), exact, self._layers[tap.name]).float()[None]
-            for tap in self._taps
-        }
+    def _read(self, teachers: slice, normalised: Tensor, into: dict[str, Tensor]) -> None:
+        """Writes what these teachers say, aligned, into [k', n, ...] of each tap."""
+        k = len(next(iter(into.values())))
+        raw = dict(into)
+        for name, alignment in self._alignments.items():
+            raw[name] = into[name].new_empty(k, len(normalised), alignment.centre.shape[1])
+        stacked = self._networks is None or self._stack.reads_stacked(len(normalised))
+        if self._weights is not None and stacked:
+            with autocast(self.device, self.precision):
+                own = state_slice(self._weights, teachers)
+                found = self._stack.read(own, normalised, stacked=True)
+            for name, values in found.items():
+                raw[name].copy_(values)
+        elif self._networks is not None:
+            self._networks.read(normalised, raw)
+        for name, alignment in self._alignments.items():
+            into[name].copy_(alignment(raw[name], teachers))
 
     def _require_fitting(self, samples: Tensor) -> None:
         expected = (self.card.torch_dtype, tuple(self.card.input_shape))
@@ -117,10 +133,27 @@ class TeacherModels:
             )
 
 
-def finite_rows(values: Tensor) -> Tensor:
-    """[k, n, ...] with a vector that has any entry not finite replaced by zeros."""
-    finite = values.flatten(2).isfinite().all(dim=2)
-    return torch.where(finite.reshape(*finite.shape, *[1] * (values.ndim - 2)), values, 0.0)
+def answering_precision(
+    network: NetworkSpec, device: torch.device, precision: Precision
+) -> Precision:
+    """`auto` is bf16 where the hardware has it and the network is large enough, else float32.
+
+    Never fp16, in which a large value becomes infinite, and its answer zeros. Decided by public
+    settings, so that a teacher answers alike on machines of one kind.
+    """
+    if precision != "auto":
+        return precision
+    if has_bf16(device) and multiply_adds(network) >= _WORTH_BF16:
+        return "bf16"
+    return "float32"
+
+
+def zero_broken_rows(values: Tensor) -> None:
+    """float32 [k, n, ...]: a vector that has any entry not finite becomes zeros, in place."""
+    rows = values.flatten(2)
+    # Zero times what is finite is zero, and times all else not a number.
+    broken = (rows * 0).sum(dim=2, keepdim=True).isnan()
+    rows.masked_fill_(broken, 0.0)
 
 
 def _bounded(values: Tensor, entry: CardTap) -> Tensor:
@@ -132,13 +165,3 @@ def _bounded(values: Tensor, entry: CardTap) -> Tensor:
     scale = (entry.bound / norms.clamp_min(1e-30)).clamp_max(1.0)
     clipped: Tensor = values * scale.reshape(*scale.shape, *[1] * (values.ndim - 2))
     return clipped
-
-
-def _loaded(card: TeacherCard, state: Mapping[str, Tensor]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        network = build(card.network)
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise UserError(f"the weights are of another network: {error}") from error
-    return network.eval().requires_grad_(False)

@@ -1,26 +1,30 @@
 """k networks of one architecture, stacked: parameters and buffers are tensors [k, ...].
 
-On a GPU they are one computation: `torch.func.vmap` turns k small convolutions into one grouped one
-and k small matrix products into one batched one. A CPU reads them one after another, which is
-faster there (benchmarks/ensemble.py). Either way each of the k is computed from its own slice only:
-a slice of NaN or huge numbers leaves the others' results bit for bit the same.
+As one computation `torch.func.vmap` turns k small convolutions into one grouped one and k small
+matrix products into one batched one: always on a GPU, on a CPU where one network has little to do
+(benchmarks/ensemble.py). Either way each of the k is computed from its own slice only: a slice of
+NaN or huge numbers leaves the others' results bit for bit the same.
 """
 
 import copy
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from ktan.networks import NetworkSpec, build
+from ktan.networks import NetworkSpec, build, multiply_adds
 from ktan.tap_reader import TapReader, read_taps
 from ktan.taps import Tap
 from ktan.teachers.tsl import layer_in, without_layers
 
-_CPU_MEGABYTES = 64
+_CPU_MEGABYTES = 128
 """Of activations, that one network leaves on its way through a chunk of samples."""
+
+_CPU_WORTH_STACKING = 8e6
+"""Multiply-adds of one network on a chunk of samples, from which it keeps a core busy by itself."""
 
 State = Mapping[str, Tensor]
 """Parameter or buffer name → [k, ...]."""
@@ -91,14 +95,18 @@ class Stack:
                 outputs.append(copy.deepcopy(network)(inputs))
         return not torch.equal(*outputs)
 
-    @property
-    def reads_stacked(self) -> bool:
-        """Whether reading all networks at once is faster on this device than one after another.
+    def reads_stacked(self, samples: int) -> bool:
+        """Whether reading all networks at once is faster here than one after another.
 
-        On a CPU grouped convolutions and batched products lose to plain ones of 256 samples; on a
-        GPU it is the number of kernels that counts.
+        On a GPU it is the number of kernels that counts. On a CPU grouped convolutions and batched
+        products lose to plain ones, but for networks and samples so few that calling an operation
+        takes longer than computing it.
         """
-        return self.device.type != "cpu"
+        return self.device.type != "cpu" or samples * self._multiply_adds <= _CPU_WORTH_STACKING
+
+    @cached_property
+    def _multiply_adds(self) -> int:
+        return multiply_adds(self.spec)
 
     @torch.no_grad()
     def read(
@@ -122,7 +130,7 @@ class Stack:
             }
 
         k = len(next(iter(state.values())))
-        if k > 1 and (self.reads_stacked if stacked is None else stacked):
+        if k > 1 and (self.reads_stacked(len(samples)) if stacked is None else stacked):
             return dict(torch.func.vmap(one)(dict(state)))
         found = [one({name: value[i] for name, value in state.items()}) for i in range(k)]
         return {tap.name: torch.stack([each[tap.name] for each in found]) for tap in self.taps}
@@ -133,14 +141,16 @@ class Stack:
         On a CPU few activations should leave its cache, of one network at a time; a GPU wants many
         of many.
         """
-        megabytes = 512 if self.reads_stacked else _CPU_MEGABYTES
-        rows = max(1, megabytes * 2**20 // self.bytes_a_row())
-        width = max(1, min(samples, rows, 256))
-        height = max(1, rows // width) if self.reads_stacked else max(1, teachers)
+        megabytes = _CPU_MEGABYTES if self.device.type == "cpu" else 512
+        rows = max(1, megabytes * 2**20 // self.bytes_a_row)
+        # Chunks of one size: a small rest would be slow.
+        width = max(1, -(-samples // max(1, -(-samples // min(rows, 256)))))
+        height = max(1, rows // width) if self.reads_stacked(width) else max(1, teachers)
         for first in range(0, teachers, height):
             for start in range(0, samples, width):
                 yield slice(first, first + height), slice(start, start + width)
 
+    @cached_property
     def bytes_a_row(self) -> int:
         """What the activations of one sample in one network take in float32."""
         total = 0

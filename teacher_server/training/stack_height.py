@@ -26,5 +26,5 @@ def stack_height(spec: NetworkSpec, batch: int, k: int, device: torch.device) ->
     if device.type == "cpu":
         return min(k, _CPU_TEACHERS) if multiply_adds(spec) < _CPU_WORTH_STACKING else 1
     # On the meta device: what an activation takes is a matter of shapes.
-    row = Stack(spec, (), torch.device("cpu")).bytes_a_row()
+    row = Stack(spec, (), torch.device("cpu")).bytes_a_row
     return max(1, min(k, _GPU_BYTES // (2 * row * batch)))

@@ -28,13 +28,13 @@ from student_client import cli, results
 from student_client.connection import Connection
 from student_client.remote import RemoteTeacher
 from teacher_server.answering import Answerer
+from teacher_server.listening import Transport
 from teacher_server.menu import build_menu
 from teacher_server.offers import answer_tap, method_offers
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.running import describe
-from teacher_server.listening import Transport
 from teacher_server.server import serve
-from teacher_server.serving import TrainedTeacher
+from teacher_server.trained_teacher import TrainedTeacher
 from teacher_server.training import Custody, TeacherOptions, train_teacher
 
 QUERIES = 20

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ktan.networks import NetworkSpec, build
 from ktan.tap_reader import read_taps
-from ktan.teachers.answering import AnsweringNetwork, folded
+from ktan.teachers.answering import AnsweringNetwork
+from ktan.teachers.folding import folded
 
 SHAPE = (3, 8, 8)
 SPEC = NetworkSpec("resnet8", SHAPE, 4, {"widths": [2, 2, 3, 4]})

@@ -28,7 +28,7 @@ from privacy.noise import DiscreteGaussian
 from teacher_server.answering import Answerer
 from teacher_server.menu import build_menu
 from teacher_server.public_teacher import PublicTeacher
-from teacher_server.serving import TrainedTeacher
+from teacher_server.trained_teacher import TrainedTeacher
 from teacher_server.training import TeacherOptions, tsl, verify_folder
 from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.shard_batches import ShardBatches
