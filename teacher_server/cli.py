@@ -38,6 +38,14 @@ COMMANDS = {
         "teacher_server.commands.serve:serve",
         "Answer public samples over gRPC until told to stop; SIGTERM drains.",
     ),
+    "status": (
+        "teacher_server.commands.status:status",
+        "Say how a service stands, on one screen: exit code 0 if it is ready, 1 if not.",
+    ),
+    "health": (
+        "teacher_server.commands.health:health",
+        "Ask a running service whether it can answer: exit code 0 if so, 1 if not.",
+    ),
     "cap": (
         "teacher_server.commands.ledger:cap",
         "Cap what one client may spend, beneath the budget of all; the ledger records it.",

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _Parse = Callable[[bytes], Any]
 
-_CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+_CODE_NAMES: Final[dict[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 _caller: contextvars.ContextVar[Identity] = contextvars.ContextVar("caller")
 
@@ -207,7 +207,7 @@ class Guard(grpc.aio.ServerInterceptor):
 def _code(context: grpc.aio.ServicerContext) -> str:
     """Name of the status that the call was ended with."""
     code = context.code()
-    return code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES.get(code, "UNKNOWN")
+    return _CODE_NAMES.get(code.value[0] if isinstance(code, grpc.StatusCode) else code, "UNKNOWN")
 
 
 def _reason(status: status_pb2.Status) -> str:

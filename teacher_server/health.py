@@ -16,14 +16,17 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from privacy.errors import LedgerRolledBack
-from privacy.ledger import Ledger
 from protos import teacher_pb2
+
+if TYPE_CHECKING:
+    # Who asks for health from outside is there in a moment, without a database's library.
+    from privacy.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,8 @@ _BEAT_SECONDS: Final = 1.0
 _LONGEST_PAUSE: Final = 15.0
 """Seconds without a turn of the event loop after which the process counts as stuck."""
 
-_Status = health_pb2.HealthCheckResponse.ServingStatus
+SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def ledger_usable(ledger: Ledger) -> Check:
@@ -107,15 +111,13 @@ class Health:
         """Whether the event loop has turned lately."""
         return self._clock() - self._beat < _LONGEST_PAUSE
 
-    def status(self, service: str) -> _Status | None:
+    def status(self, service: str) -> int | None:
         """What the wire says of `service`; None for one that is not ours."""
         if service in LIVENESS:
-            return health_pb2.HealthCheckResponse.SERVING
+            return SERVING
         if service not in READINESS:
             return None
-        if self.ready:
-            return health_pb2.HealthCheckResponse.SERVING
-        return health_pb2.HealthCheckResponse.NOT_SERVING
+        return SERVING if self.ready else NOT_SERVING
 
     async def run(self) -> None:
         """Looks at every check, again and again, until it is cancelled."""
@@ -139,9 +141,9 @@ class Health:
         self._draining = True
         self._say(())
 
-    async def changes(self, service: str) -> AsyncIterator[_Status | None]:
+    async def changes(self, service: str) -> AsyncIterator[int | None]:
         """The status of `service` now and after each change, until it drains."""
-        told: list[_Status | None] = []
+        told: list[int | None] = []
         while True:
             changed, status = self._changed, self.status(service)
             if told != [status]:

@@ -139,7 +139,7 @@ class RequestLog(Observer):
                 log.warning("the request log takes lines again; %d are lost", self.lost)
 
     def _next_lines(self) -> bytes:
-        lines = []
+        lines: list[bytes] = []
         while self._waiting and len(lines) < _LINES_AT_ONCE:
             lines.append(_line(*self._waiting.popleft()))
         lost = self.lost
