@@ -9,20 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("ktan", "privacy", "protos", "student_client", "teacher_server")
-SOURCES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-PICKLES = re.compile(
-    r"^\s*(import|from) (pickle|cloudpickle|joblib|shelve|marshal)\b"
-    r"|(?<!safetensors\.)\btorch\.(load|save)\(|allow_pickle=True",
-    re.M,
-)
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_pickled(path):
-    assert not PICKLES.findall(path.read_text(encoding="utf-8"))
-
-
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
 
 
