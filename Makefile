@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-train bench-growth bench-ensemble bench-dp-sgd constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-train bench-growth bench-fuzz bench-ensemble bench-dp-sgd constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ bench-selection: setup ## Seconds of each query selection, beside the textbook's
 
 bench-growth: setup ## Large public sets: seconds and memory at 10^4, 10^5 and 10^6 samples (10 GB of disk)
 	$(BIN)/python -m benchmarks.growth
+
+bench-fuzz: setup ## 100,000 hostile requests and 10,000 connections against the running service (minutes)
+	$(BIN)/python -m benchmarks.fuzz
 
 bench-train: setup ## Training steps beside mdistiller's (REPOSITORIES=DIR, where its clone lies) and the bare student
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train $(if $(REPOSITORIES),--repositories $(REPOSITORIES))
