@@ -23,6 +23,7 @@ _FREE: Final = frozenset(
         "shard",
         "checkpoint-every",
         "query-batch",
+        "in-flight",
         "data-root",
         "download",
     }

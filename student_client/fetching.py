@@ -1,18 +1,17 @@
 """Asks for the answers that are missing, pays for each once, and loses none to a crash.
 
 Per request: its id, samples and taps go to disk, then to the service; the receipt is verified, then
-answers and receipt go to disk together. Whatever stops in between, the next run sends the same
-request again under the same id and gets the same answers at no further charge.
+answers and receipt go to disk together. Several are under way at once (courier.py). Whatever stops
+in between, the next run sends the same requests again under the same ids and gets the same answers
+at no further charge.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,9 @@ from ktan.digests import sample_digests
 from ktan.errors import UserError
 from ktan.teacher import AnswerTap
 from protos.limits import samples_per_request
+from student_client.courier import Courier, Fetched
 from student_client.description import TeacherDescription
-from student_client.errors import RequestRefused
-from student_client.patience import patiently
+from student_client.options import IN_FLIGHT
 from student_client.pin import open_store
 from student_client.progress import Progress, Silent
 from student_client.remote import RemoteTeacher
@@ -59,19 +58,6 @@ class Pool:
         return taken
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """What one `fetch` did."""
-
-    requests: int = 0
-    samples: int = 0
-    """Samples whose answers came."""
-    charged: int = 0
-    """Of those, the ones that the service charged now rather than had answered before."""
-    charge: int = 0
-    """What they cost, by their receipts."""
-
-
 def lacking(
     store: AnswerStore, wanted: npt.NDArray[np.uint8], taps: Sequence[str]
 ) -> dict[tuple[str, ...], npt.NDArray[np.uint8]]:
@@ -93,6 +79,12 @@ def lacking(
         if names:
             groups[names] = wanted[group.reshape(-1) == number]
     return groups
+
+
+def require_in_flight(requests: int) -> None:
+    """Raises UserError where so many requests cannot be under way at once."""
+    if requests < 1:
+        raise UserError(f"--in-flight is {requests}; it must be at least 1")
 
 
 def batch_size(
@@ -131,97 +123,43 @@ def fetch(
     *,
     taps: Sequence[str] | None = None,
     batch: int = 64,
+    in_flight: int = IN_FLIGHT,
     progress: Progress | None = None,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
     """Brings these taps (all when None) of `wanted` (digests, uint8 [n, 32]) into `store`.
 
-    What is there already is not asked again, tap by tap. Requests begun by an earlier run are
-    finished first, under their own ids; one that the service refuses is forgotten, and said so to
-    `progress`. Raises BudgetRefused or another TeacherError when the
-    service refuses, UserError before anything is asked of an older service that would charge more
-    taps than these, TeacherUnavailable after `patience` seconds without a service, UserError for a
-    begun request whose samples are not in `pool`. What came before any of these is stored, also at
-    ctrl-C.
+    What is there already is not asked again, tap by tap. Up to `in_flight` requests of `batch`
+    samples are under way at once. Requests begun by an earlier run are finished first, under their
+    own ids; one that the service refuses is forgotten, and said so to `progress`. Raises
+    BudgetRefused or another TeacherError when the service refuses, UserError before anything is
+    asked of an older service that would charge more taps than these, TeacherUnavailable after
+    `patience` seconds without a service, UserError for a begun request whose samples are not in
+    `pool`. What came before any of these is stored, also at ctrl-C; what was under way is stored
+    too, but for ctrl-C, which leaves it begun.
     """
-    courier = _Courier(teacher, description, store, verifier, pool, progress or Silent(), sleep)
+    require_in_flight(in_flight)
+    courier = Courier(teacher, description, store, verifier, pool, progress or Silent(), in_flight)
     asked = description.tap_names if taps is None else taps
     for names in lacking(store, wanted, asked):
         description.require_askable(names)
-    for request in store.pending():
-        courier.resume(request)
-    for names, missing in lacking(store, wanted, asked).items():
-        size = batch_size(description, batch, names)
-        for start in range(0, len(missing), size):
-            request = PendingRequest(str(uuid.uuid4()), missing[start : start + size], names)
-            store.begin(request.request_id, request.digests, names)
-            courier.send(request)
+    courier.resume(iter(store.pending()))
+    courier.carry(_begun(description, store, lacking(store, wanted, asked), batch))
     return courier.fetched
 
 
-@dataclass
-class _Courier:
-    teacher: RemoteTeacher
-    description: TeacherDescription
-    store: AnswerStore
-    verifier: Verifier
-    pool: Pool
-    progress: Progress
-    sleep: Callable[[float], None]
-    fetched: Fetched = Fetched()
-
-    def resume(self, request: PendingRequest) -> None:
-        """Sends what an earlier run began, which may be more than is wanted now, or affordable."""
-        if not self.description.charges_alone(request.taps):
-            # Had it been charged, it was for all taps: under another id these come again free.
-            self.store.abandon(request.request_id)
-            self.progress.forget(
-                f"an earlier run began to ask about single taps of {len(request.digests):,} "
-                "samples, which this older service does not know; this is forgotten"
-            )
-            return
-        try:
-            self.send(request)
-        except RequestRefused as error:
-            self.progress.forget(
-                f"an earlier run began to ask about {len(request.digests):,} samples; this was "
-                f"refused, and is forgotten: {error}"
-            )
-
-    def send(self, request: PendingRequest) -> None:
-        samples = self.pool.rows(request.digests)
-        if samples is None:
-            raise UserError(
-                f"{self.store.folder} holds a request begun for samples that are not in the "
-                "public part of this data set; run with the data and split that it was begun with"
-            )
-        # All is said by none, as an older service takes it.
-        names = () if set(request.taps) == set(self.description.tap_names) else request.taps
-        try:
-            reply = patiently(
-                lambda: self.teacher.query(
-                    request.request_id, samples, self.description.input_name, names
-                ),
-                self.teacher.connection.patience,
-                self.progress.wait,
-                self.sleep,
-            )
-        except RequestRefused:
-            # Sent again it would be refused again; had it ever been charged, its samples are
-            # answered free under any other id.
-            self.store.abandon(request.request_id)
-            raise
-        count, taps = len(samples), request.taps
-        receipt = self.verifier.receipt(reply.receipt, request.request_id, count, taps)
-        answers = self.verifier.answers(reply.answers, count, taps)
-        self.store.finish(request.request_id, answers, receipt.to_json())
-        self.fetched = Fetched(
-            requests=self.fetched.requests + 1,
-            samples=self.fetched.samples + len(samples),
-            charged=self.fetched.charged + reply.charged,
-            charge=self.fetched.charge + receipt.charge,
-        )
-        self.progress.advance(len(samples), receipt.epsilon_spent)
+def _begun(
+    description: TeacherDescription,
+    store: AnswerStore,
+    missing: Mapping[tuple[str, ...], npt.NDArray[np.uint8]],
+    batch: int,
+) -> Iterator[PendingRequest]:
+    """Requests for what is missing; each is on disk when it is drawn, and not before."""
+    for names, digests in missing.items():
+        size = batch_size(description, batch, names)
+        for start in range(0, len(digests), size):
+            request = PendingRequest(str(uuid.uuid4()), digests[start : start + size], names)
+            store.begin(request.request_id, request.digests, names)
+            yield request
 
 
 class FetchingTeacher:
@@ -242,6 +180,7 @@ class FetchingTeacher:
         asks: Sequence[str] | None = None,
         pool: Pool | None = None,
         batch: int = 64,
+        in_flight: int = IN_FLIGHT,
         progress: Progress | None = None,
     ):
         self._teacher = teacher
@@ -257,6 +196,7 @@ class FetchingTeacher:
         description.require_askable(self._asks)
         self._pool = pool
         self._batch = batch
+        self._in_flight = in_flight
         self._progress = progress
         self.fetched = Fetched()
 
@@ -294,6 +234,7 @@ class FetchingTeacher:
             digests,
             taps=self._asks,
             batch=self._batch,
+            in_flight=self._in_flight,
             progress=self._progress,
         )
         return self._store.answers(digests, self._asks)

@@ -11,6 +11,8 @@ from ktan.methods.combination import method_options, parse_method
 from ktan.networks import NetworkSpec, parse_settings, suited
 from ktan.selection import Selection
 
+IN_FLIGHT = 4
+"""Requests under way at once: while one is at the teacher others are on their way, or waiting."""
 LOCAL = "local"
 """The method that asks no teacher."""
 DEFAULT = "ktan"
@@ -51,6 +53,8 @@ class QueryOptions:
     begins."""
     query_batch: int = 64
     """Samples in one request."""
+    in_flight: int = IN_FLIGHT
+    """Requests under way at once."""
     all_taps: bool = False
     """Ask for every tap of the teacher, for methods that come later; those that the method uses
     when not given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -19,8 +20,12 @@ def patiently(
     patience: float,
     waiting: Callable[[str, float], None],
     sleep: Callable[[float], None] = time.sleep,
+    answered: Callable[[], float] = lambda: -math.inf,
 ) -> Result:
     """`call()`, again and again until `patience` seconds after its first passing fault.
+
+    answered: `time.monotonic` at which the service last answered another call of the same user;
+    patience begins anew then.
 
     The pauses double from a quarter of a second to five, unless the service suggests a longer one.
     `waiting` hears the reason and the seconds of each pause. Raises TeacherUnavailable in the end,
@@ -32,7 +37,7 @@ def patiently(
             return call()
         except TeacherUnavailable as fault:
             now = time.monotonic()
-            end = now + patience if end is None else end
+            end = max(now + patience if end is None else end, answered() + patience)
             wait = max(pause, fault.retry_seconds)
             if now + wait > end:
                 raise

@@ -84,19 +84,30 @@ class RemoteTeacher:
         samples: npt.NDArray[np.generic],
         input_name: str,
         taps: Sequence[str] = (),
+        *,
+        started: Callable[[grpc.Future], object] | None = None,
     ) -> Reply:
         """Asks for these taps of `samples` [n, ...]; charges what was never answered before.
 
         taps: names of published ones; all of them when empty, and for an older service
         (`TeacherDescription.taps_by_name`), which charges all whichever are named. Call it with a
         request id that is on disk: after any failure, the same id, samples and taps bring the same
-        answers at no further charge. Raises BudgetRefused when the budget does not cover the
-        request, AnswerRejected when a tensor contradicts itself.
+        answers at no further charge. started: is given the call once it is under way; cancelled,
+        it raises grpc.FutureCancelledError here. Raises BudgetRefused when the budget does not
+        cover the request, AnswerRejected when a tensor contradicts itself.
         """
         request = pb.QueryRequest(
             request_id=request_id, samples=[to_message(input_name, samples)], taps=taps
         )
-        response = self._call(self._stub.Query, request)
+
+        def ask(request: pb.QueryRequest, timeout: float) -> pb.QueryResponse:
+            call = self._stub.Query.future(request, timeout=timeout)
+            if started is not None:
+                started(call)
+            response: pb.QueryResponse = call.result()
+            return response
+
+        response = self._call(ask, request)
         answers = {}
         for tensor in response.answers:
             try:

@@ -260,6 +260,7 @@ def _source(run: Run, method: Method, screen: Screen, *, agreed: bool, asks: boo
         run.queries.query_batch,
         screen,
         agreed=agreed,
+        in_flight=run.queries.in_flight,
         taps=taps,
         asked_elsewhere=not asks,
     )

@@ -25,7 +25,8 @@ from student_client.cost import quote, require_affordable
 from student_client.describe import promise_text
 from student_client.description import TeacherDescription
 from student_client.errors import TeacherError, TeacherUnavailable
-from student_client.fetching import Pool, batch_size, fetch
+from student_client.fetching import Pool, batch_size, fetch, require_in_flight
+from student_client.options import IN_FLIGHT
 from student_client.order import Order
 from student_client.patience import patiently
 from student_client.pin import Pin, open_store
@@ -125,6 +126,7 @@ class ServiceSource:
         screen: Screen,
         *,
         agreed: bool,
+        in_flight: int = IN_FLIGHT,
         taps: TapChoice = all_taps,
         asked_elsewhere: bool = False,
     ):
@@ -134,6 +136,7 @@ class ServiceSource:
         self._connection = connection
         self._folder = folder
         self._batch = batch
+        self._in_flight = in_flight
         self._screen = screen
         self._agreement = Agreement(screen, folder, beforehand=agreed)
         self._choose_taps = taps
@@ -168,6 +171,7 @@ class ServiceSource:
         taps = self._chosen_taps(description.answer_taps)
         description.require_askable(self._asked)
         batch_size(description, self._batch, self._asked)
+        require_in_flight(self._in_flight)
         self._description = description
         many = "s" if description.teachers != 1 else ""
         self._screen.fact(
@@ -250,6 +254,7 @@ class ServiceSource:
                     wanted,
                     taps=self._asked,
                     batch=self._batch,
+                    in_flight=self._in_flight,
                     progress=bar,
                 )
         except (TeacherError, TeacherUnavailable, KeyboardInterrupt):

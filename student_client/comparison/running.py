@@ -230,6 +230,7 @@ def _source(comparison: Comparison, screen: Screen, *, agreed: bool) -> ServiceS
         comparison.queries.query_batch,
         screen,
         agreed=agreed,
+        in_flight=comparison.queries.in_flight,
         taps=taps,
     )
 

@@ -82,7 +82,8 @@ def train(command, stage, tmp_path):
 
     def run(*options, out="run", teacher=None, stdin=None):
         usual = {"--queries": QUERIES, "--steps": 6, "--query-batch": 10, "--out": tmp_path / out}
-        usual |= {"--dataset": "fake", **SPLIT}
+        # One after the other: many tests say what becomes of which request.
+        usual |= {"--in-flight": 1, "--dataset": "fake", **SPLIT}
         wire = [] if teacher else ["--plaintext", "--patience", "2"]
         fixed = [part for pair in usual.items() if pair[0] not in options for part in pair]
         return command("train", teacher or stage.address, *wire, *fixed, *options, stdin=stdin)

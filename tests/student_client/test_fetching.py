@@ -29,7 +29,11 @@ def samples():
 
 
 def _fetch(stage, folder, samples, rows=None, **options):
-    """One run of a client from nothing: opens, fetches, closes; returns what it fetched."""
+    """One run of a client from nothing: opens, fetches, closes; returns what it fetched.
+
+    One request after the other, unless told otherwise: test_in_flight.py has several.
+    """
+    options.setdefault("in_flight", 1)
     patience = options.pop("patience", PATIENCE)
     with stage.teacher(patience=patience, deadline=options.pop("deadline", PATIENCE)) as teacher:
         description = teacher.describe()

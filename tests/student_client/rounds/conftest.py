@@ -32,7 +32,9 @@ def run(stage, tmp_path):
         return Run(
             stage.address, tmp_path / out, DATA, RECIPE,
             StudentOptions(method=method, method_set=settings),
-            QueryOptions(queries=QUERIES, select=select, select_steps=2, query_batch=2),
+            QueryOptions(
+                queries=QUERIES, select=select, select_steps=2, query_batch=2, in_flight=1
+            ),
             TrainerOptions(**trainer), Connection(plaintext=True, patience=1),
             CourseOptions(rounds=rounds),
         )  # fmt: skip
