@@ -55,7 +55,9 @@ class Group:
         self.book = book
         self._connection = connection
         self._additions = Additions(connection, state)
-        self._accounts: dict[str, Account] = {}
+        self._accounts = lookup.read_accounts(
+            connection, {item.client for item in requests}, book.opening.default_cap
+        )
         self._changed: set[str] = set()
         self._places: set[int] = set()
         self._finished: dict[tuple[str, str], tuple[bytes, Finish]] = {}

@@ -14,9 +14,15 @@ from typing import Final, Self, TypeVar, cast
 
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
-from privacy.errors import BudgetExhausted, LedgerRolledBack, RequestIdReused
+from privacy.errors import (
+    BudgetExhausted,
+    LedgerRolledBack,
+    LedgerUnreachable,
+    RequestIdReused,
+)
 from privacy.key_history import SigningKey
-from privacy.ledger import creation, job, lookup, rotation, session, store
+from privacy.ledger import creation, job, lookup, rotation, session
+from privacy.ledger.reach import reading
 from privacy.ledger.reading import LedgerReader
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import PendingAnswer, Settlement
@@ -32,6 +38,8 @@ class Ledger(LedgerReader):
     """One data set's ledger, open in this process. Thread-safe; use it as a context manager.
 
     After a LedgerFault it refuses everything that charges or answers, until it is opened again.
+    Any method raises LedgerUnreachable while its database server is away: nothing was charged, and
+    the same call may be made again.
     """
 
     # Opening
@@ -123,7 +131,7 @@ class Ledger(LedgerReader):
     ) -> list[Settlement | RequestIdReused | LedgerRolledBack | None]:
         """Of each (client, request id, content digest) what `find` returns, or its refusal."""
         self._writer.require_usable()
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = lookup.find_all(connection, {(client, name) for client, name, _ in asked})
             found = [
                 None
@@ -139,8 +147,8 @@ class Ledger(LedgerReader):
         Raises LedgerFault; LedgerRolledBack as `find`.
         """
         self._writer.require_usable()
-        with self._engine.connect() as connection:
-            found = store.read_answers(connection, list(set(keys)))
+        with reading(self._engine) as connection:
+            found = lookup.answers_among(connection, keys)
         if found:
             self._writer.wait_until_witnessed(max(entry for entry, _ in found.values()))
         return {key: payload for key, (_, payload) in found.items()}
@@ -160,12 +168,10 @@ class Ledger(LedgerReader):
         if self._rolled_back is not None:
             return [LedgerRolledBack(charge, self._rolled_back) for _, charge, _ in asked]
         default = self._opening.default_cap
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             totals = Totals.of(lookup.read_state(connection))
-            accounts = {
-                client: lookup.read_account(connection, client, default)
-                for client in {client for client, _, _ in asked}
-            }
+            names = {client for client, _, _ in asked}
+            accounts = lookup.read_accounts(connection, names, default)
         return [totals.refusal(accounts[client], charge, draws) for client, charge, draws in asked]
 
     def settle(
@@ -265,13 +271,13 @@ class Ledger(LedgerReader):
         A crash at any point leaves either key in force, whole (rotation.py). The secret that finds
         stored answers stays: with another one they would all be drawn, and charged, again.
 
-        Raises LedgerRolledBack with nothing changed, LedgerInUse, LedgerFault.
+        Raises LedgerRolledBack or LedgerUnreachable with nothing changed, LedgerInUse, LedgerFault.
         """
         with rotation.alone(self.folder):
             keys = rotation.prepare(self.folder, self._keys)
             try:
                 key = self._writer.commit(job.handing_over(keys))
-            except LedgerRolledBack:
+            except (LedgerRolledBack, LedgerUnreachable):
                 rotation.settle(self.folder, self.public_key)
                 raise
             rotation.settle(self.folder, key.public_key)

@@ -31,9 +31,22 @@ def read_state(connection: Connection) -> Row[Any]:
 
 def read_account(connection: Connection, client: str, default_cap: int | None) -> Account:
     """The client's line; one that never spent has spent nothing."""
-    row = connection.execute(statements.ACCOUNT, {"name": client}).one_or_none()
-    spent, cap = (0, None) if row is None else row
-    return Account(client, spent, cap, default_cap)
+    return read_accounts(connection, [client], default_cap)[client]
+
+
+def read_accounts(
+    connection: Connection, names: Iterable[str], default_cap: int | None
+) -> dict[str, Account]:
+    """The line of each of these clients."""
+    wanted = sorted(set(names))
+    line = store.clients.c
+    rows = statements.select_rows(
+        connection, (line.client, line.spent, line.cap), (line.client,), [(n,) for n in wanted]
+    )
+    accounts = {name: Account(name, default_cap=default_cap) for name in wanted}
+    for name, spent, cap in rows:
+        accounts[name] = Account(name, spent, cap, default_cap)
+    return accounts
 
 
 def last_groups(connection: Connection) -> list[tuple[int, int]]:
@@ -51,15 +64,23 @@ def find_all(
     connection: Connection, requests: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], Row[Any]]:
     """The stored requests among these (client, request id)."""
+    columns = store.requests.c
+    pair = columns.client, columns.request_id
+    # Most are new: whether one is there costs far less than to fetch it.
+    there = statements.select_rows(connection, pair, pair, list(requests))
     found: dict[tuple[str, str], Row[Any]] = {}
-    wanted = list(requests)
-    for start in range(0, len(wanted), _PER_QUERY):
-        pair = tuple_(store.requests.c.client, store.requests.c.request_id)
-        rows = connection.execute(
-            select(store.requests).where(pair.in_(wanted[start : start + _PER_QUERY]))
-        )
+    for start in range(0, len(there), _PER_QUERY):
+        some = there[start : start + _PER_QUERY]
+        rows = connection.execute(select(store.requests).where(tuple_(*pair).in_(some)))
         found.update({(row.client, row.request_id): row for row in rows})
     return found
+
+
+def answers_among(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    """Key → (entry that stored it, payload), for those of many keys that are stored."""
+    key = store.answers.c.key
+    there = statements.select_rows(connection, (key,), (key,), [(k,) for k in set(keys)])
+    return store.read_answers(connection, [bytes(found) for (found,) in there])
 
 
 def settlement(connection: Connection, row: Row[Any], content_digest: bytes) -> Settlement:

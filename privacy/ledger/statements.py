@@ -5,9 +5,9 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, select, update
+from sqlalchemy import Column, Connection, Table, bindparam, select, update
 
-from privacy.ledger.store import clients, state
+from privacy.ledger.store import state
 
 STATE: Final = select(state)
 LOCK_STATE: Final = select(state).with_for_update()
@@ -29,7 +29,6 @@ DEBIT: Final = (
         head=bindparam("signed"),
     )
 )
-ACCOUNT: Final = select(clients.c.spent, clients.c.cap).where(clients.c.client == bindparam("name"))
 
 _CHUNKS: Final = (64, 32, 16, 8, 4, 2, 1)
 """Rows per statement: few statements for many rows, and few different ones to prepare."""
@@ -53,6 +52,41 @@ def insert_rows(
             done += connection.exec_driver_sql(statement, values).rowcount
             start += size
     return done
+
+
+def select_rows(
+    connection: Connection,
+    columns: Sequence[Column[Any]],
+    by: Sequence[Column[Any]],
+    wanted: Sequence[Sequence[Any]],
+) -> list[tuple[Any, ...]]:
+    """`columns`, as the driver gives them, of the rows that have one of `wanted` in `by`.
+
+    Straight to the driver, as `insert_rows` is.
+    """
+    found: list[tuple[Any, ...]] = []
+    start = 0
+    paramstyle = connection.dialect.paramstyle
+    for size in _CHUNKS:
+        while len(wanted) - start >= size:
+            statement = _selection(tuple(columns), tuple(by), size, paramstyle)
+            values = tuple(chain.from_iterable(wanted[start : start + size]))
+            found.extend(map(tuple, connection.exec_driver_sql(statement, values)))
+            start += size
+    return found
+
+
+@lru_cache(maxsize=128)
+def _selection(
+    columns: tuple[Column[Any], ...], by: tuple[Column[Any], ...], rows: int, paramstyle: str
+) -> str:
+    marker = "?" if paramstyle == "qmark" else "%s"
+    row = f"({', '.join([marker] * len(by))})"
+    values = f"VALUES {', '.join([row] * rows)}" if len(by) > 1 else ", ".join([marker] * rows)
+    return (
+        f"SELECT {', '.join(column.name for column in columns)} FROM {columns[0].table.name}"
+        f" WHERE ({', '.join(column.name for column in by)}) IN ({values})"
+    )
 
 
 @lru_cache(maxsize=128)
