@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.fuzz.face import QUERY, ROW, Face
-from benchmarks.fuzz.shots import BUDGET, DESCRIBE, ENTRIES, PATIENCE
+from benchmarks.fuzz.kinds import BUDGET, DESCRIBE, ENTRIES
+from benchmarks.fuzz.shots import PATIENCE
 from benchmarks.fuzz.target import RADIUS, Target
 from privacy.noise import Closeness
 from privacy.receipts import Receipt, verify

@@ -14,8 +14,9 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from benchmarks.fuzz.face import Face
+from benchmarks.fuzz.kinds import draw, make
 from benchmarks.fuzz.probes import Prober
-from benchmarks.fuzz.shots import Shot, Status, make, shots
+from benchmarks.fuzz.shots import Shot, Status
 from benchmarks.fuzz.target import Target
 
 IN_FLIGHT: Final = 128
@@ -60,7 +61,7 @@ async def shoot(
 
     end: by `time.monotonic`; no request is begun after it.
     """
-    names = enumerate(shots(rng, face, count))
+    names = enumerate(draw(rng, face, count))
     channels = [target.channel("anna") for _ in range(_CHANNELS)]
     auditor = target.channel("otto")
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.fuzz.campaign import fuzz
 from benchmarks.fuzz.face import ROW, Face
-from benchmarks.fuzz.shots import KINDS, make
+from benchmarks.fuzz.kinds import KINDS, make
 from protos import teacher_pb2
 
 FACE = Face("uint8", teacher_pb2.DATA_TYPE_UINT8, 256, ("hint", "logits"), (b"",))
