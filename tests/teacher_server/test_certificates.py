@@ -1,5 +1,6 @@
 """The private authority: what its certificates carry, and that keys are never readable."""
 
+import json
 import ssl
 import stat
 
@@ -9,11 +10,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ktan.errors import UserError
 from teacher_server.certificates import (
+    Issued,
+    forget_authority,
     issue_client,
     issue_server,
     load_authority,
     make_authority,
+    renew,
+    replace_authority,
 )
+from teacher_server.commands.certs import certs
 from teacher_server.identity import Role
 
 
@@ -84,3 +90,64 @@ def test_nothing_is_overwritten(authority, tmp_path):
 def test_names_that_could_be_taken_for_something_else_are_refused(authority, tmp_path, name):
     with pytest.raises(UserError, match="no client name"):
         issue_client(authority, tmp_path / "a", Role.CLIENT, name)
+
+
+def test_what_is_renewed_keeps_names_role_and_usage_and_shares_no_key(authority, tmp_path):
+    issue_server(authority, tmp_path / "server", ["teacher.example", "127.0.0.1"])
+    issue_client(authority, tmp_path / "anna", Role.CLIENT, "anna")
+    for folder in (tmp_path / "server", tmp_path / "anna"):
+        before, key = _certificate(folder), (folder / "key.pem").read_bytes()
+        renew(authority, folder)
+        after = _certificate(folder)
+        kinds = (x509.SubjectAlternativeName, x509.ExtendedKeyUsage, x509.BasicConstraints)
+        for kind in kinds:
+            old, new = (c.extensions.get_extension_for_class(kind) for c in (before, after))
+            assert new == old
+        assert after.subject == before.subject
+        assert after.serial_number != before.serial_number
+        assert (folder / "key.pem").read_bytes() != key
+        assert stat.S_IMODE((folder / "key.pem").stat().st_mode) == 0o600
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "ca.pem", "certificate.pem", "key.pem",
+        ]  # fmt: skip
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+
+
+def test_an_authority_that_is_replaced_signs_no_more_and_is_trusted_until_forgotten(tmp_path):
+    old = make_authority(tmp_path / "ca")
+    new = replace_authority(tmp_path / "ca")
+    assert new.trusted == load_authority(tmp_path / "ca").trusted
+    issue_client(new, tmp_path / "anna", Role.CLIENT, "anna")
+    _certificate(tmp_path / "anna").verify_directly_issued_by(new.certificate)
+    trusted = x509.load_pem_x509_certificates((tmp_path / "anna" / "ca.pem").read_bytes())
+    assert trusted == [new.certificate, old.certificate]
+    with pytest.raises(UserError, match="changing its authority already"):
+        replace_authority(tmp_path / "ca")
+    alone = forget_authority(tmp_path / "ca").trusted
+    assert x509.load_pem_x509_certificates(alone) == [new.certificate]
+    with pytest.raises(UserError, match="none to forget"):
+        forget_authority(tmp_path / "ca")
+
+
+def test_the_command_renews_what_is_named_and_says_how_long_all_of_it_lasts(tmp_path, capsys):
+    certs(out=tmp_path, server_name=("localhost",), client=("anna",), json=True)
+    first = json.loads(capsys.readouterr().out)["issued"]
+    assert set(first) == {"anna", "ca", "server"}
+    assert first["anna"]["serial"] == Issued.read(tmp_path / "anna").serial
+    until = _certificate(tmp_path / "anna").not_valid_after_utc
+    assert first["anna"]["valid_until"] == f"{until:%Y-%m-%d}"
+    certs(out=tmp_path, renew=("server",), json=True)
+    then = json.loads(capsys.readouterr().out)["issued"]
+    assert then["anna"] == first["anna"]
+    assert then["server"]["serial"] != first["server"]["serial"]
+    certs(out=tmp_path, new_authority=True, json=True)
+    certs(out=tmp_path, renew=("server", "anna"), json=True)
+    certs(out=tmp_path, forget_authority=True, json=True)
+    authority = load_authority(tmp_path / "ca")
+    for name in ("anna", "server"):
+        assert (tmp_path / name / "ca.pem").read_bytes() == authority.trusted
+        _certificate(tmp_path / name).verify_directly_issued_by(authority.certificate)
+    for name in ("ca", "otto", "../elsewhere"):
+        with pytest.raises(UserError, match="holds no such certificate"):
+            certs(out=tmp_path, renew=(name,), json=True)
