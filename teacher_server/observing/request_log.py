@@ -32,13 +32,15 @@ _GATHERING_SECONDS: Final = 0.1
 _RETRY_SECONDS: Final = 1.0
 _LINES_AT_ONCE: Final = 1000
 _HEALTH: Final = "/grpc.health.v1.Health/"
+_ENDED_WELL: Final = ("OK", "CANCELLED")
+"""A watch is ended by who watches."""
 
 
 class RequestLog(Observer):
     """Appends to `path`, mode 0600, from its making to `close`. Raises UserError where it cannot.
 
-    Health checks that succeed are not written: they would be most of the lines. clock: seconds
-    since 1970, of the end of a call.
+    Health checks that nothing is wrong with are not written: they would be most of the lines.
+    clock: seconds since 1970, of the end of a call.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class RequestLog(Observer):
         return self._refused + self._broken
 
     def called(self, call: Call) -> None:
-        if call.code == "OK" and call.method.startswith(_HEALTH):
+        if call.code in _ENDED_WELL and call.method.startswith(_HEALTH):
             return
         if len(self._waiting) >= self._most:
             self._refused += 1

@@ -75,6 +75,7 @@ def test_health_checks_are_not_written_unless_they_are_refused(path):
     check = Call("/grpc.health.v1.Health/Check", "probe", ("auditor",), "OK", "", 0.001)
     kept = RequestLog(path)
     kept.called(check)
+    kept.called(replace(check, method="/grpc.health.v1.Health/Watch", code="CANCELLED"))
     kept.called(replace(check, code="UNAUTHENTICATED", reason="UNKNOWN_IDENTITY"))
     kept.close()
     assert [line["status"] for line in lines(path)] == ["UNAUTHENTICATED"]
