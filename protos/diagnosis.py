@@ -63,8 +63,8 @@ def _tls_fault(connected: socket.socket, host: str, certs: Path) -> str | None:
     context.load_cert_chain(certs / "certificate.pem", certs / "key.pem")
     context.set_alpn_protocols(["h2"])
     refused = (
-        f"it does not accept the client certificate in {certs} (of an authority that it does not "
-        "trust, or no longer); ask its custodian for one by `teacher-server certs`"
+        f"it does not accept the client certificate in {certs} (from another authority, or "
+        "from one that it trusts no longer); ask its custodian for one by `teacher-server certs`"
     )
     try:
         with context.wrap_socket(connected, server_hostname=host) as secured:

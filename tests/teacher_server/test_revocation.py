@@ -1,5 +1,6 @@
 """Whoever is revoked is refused at the next call, on a connection that is open already too."""
 
+import json
 import logging
 import os
 import shutil
@@ -13,8 +14,10 @@ from protos import Reason, teacher_pb2
 from protos.teacher_pb2_grpc import AuditServiceStub, TeacherServiceStub
 from teacher_server import revocation
 from teacher_server.certificates import Issued, load_authority, renew
+from teacher_server.commands.revoke import revoke
 from teacher_server.errors import RequestError, Unauthenticated
 from teacher_server.listening import Transport
+from teacher_server.options import ServeOptions
 from teacher_server.revocation import Revocations, Revoked
 from tests.teacher_server.running_service import FACE, images, query, running
 from tests.teacher_server.test_service import PATIENCE, refusal
@@ -155,3 +158,35 @@ def test_one_check_reads_neither_file_nor_certificate(folder, monkeypatch):
     for _ in range(10):
         followed.check(bytes(bytearray(pem)), "anna")
     assert len(looks) == 10
+
+
+def test_the_command_adds_to_the_list_that_the_server_follows(folder, tmp_path, capsys):
+    server = folder / "server"
+    revoke(certs=server, name=("anna",), serial=("ff",), json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "list": str(_list(folder)), "names": ["anna"], "certificates": 1,
+    }  # fmt: skip
+    followed = ServeOptions(certs=server).transport.revocations()
+    with pytest.raises(RequestError, match="anna was revoked"):
+        followed.check(_pem(folder, "anna"), "anna")
+    other = tmp_path / "other"
+    revoke(revoked=other, name=("bert",), json=True)
+    followed = ServeOptions(certs=server, revoked=other).transport.revocations()
+    followed.check(_pem(folder, "anna"), "anna")
+    with pytest.raises(RequestError, match="bert was revoked"):
+        followed.check(_pem(folder, "bert"), "bert")
+
+
+@pytest.mark.parametrize("given", [{}, {"both": True}, {"certs": "nowhere"}])
+def test_the_command_asks_which_list(given, tmp_path):
+    places = {name: tmp_path / str(place) for name, place in given.items() if name == "certs"}
+    if "both" in given:
+        places = {"certs": tmp_path, "revoked": tmp_path / "list"}
+    with pytest.raises(UserError, match="--certs"):
+        revoke(name=("anna",), **places)
+    assert not (tmp_path / "list").exists()
+
+
+def test_nobody_is_revoked_by_name_where_nobody_has_one(tmp_path):
+    with pytest.raises(UserError, match="--revoked with --certs"):
+        _ = ServeOptions(plaintext=True, revoked=tmp_path / "list").transport
