@@ -20,14 +20,14 @@ from benchmarks.fuzz.target import FILES, Target, Use, running
 GROWTH_MIB: Final = 64
 """Resident memory that may be added after the warm-up."""
 MORE_THREADS: Final = 8
-"""gRPC's pool of threads breathes."""
+"""gRPC's pool of threads breathes, and lets go of idle ones after a while."""
 MORE_FILES: Final = 4
 """So does the ledger's pool of connections to its tables."""
 _WARM_UP: Final = 0.2
 _HELD_PER: Final = 2000
 """Hostile requests for each slow connection of a kind."""
 _PROBES_IN_FLOOD: Final = 10
-_SETTLING: Final = 30.0
+_SETTLING: Final = 60.0
 _FORBIDDEN: Final = ("Traceback", "unforeseen", TEXT_CANARY, SAMPLE_CANARY.decode())
 """What no line of the log may hold: an exception, or anything of a request."""
 
@@ -121,13 +121,17 @@ def _judge(outcome: Outcome, prober: Prober, before: Use, after: Use, entries_mo
         faults.append(f"{after.threads} threads, {before.threads} before")
 
 
+def _is_back(now: Use, before: Use) -> bool:
+    return now.files <= before.files + MORE_FILES and now.threads <= before.threads + MORE_THREADS
+
+
 async def _settled(target: Target, before: Use | None) -> Use:
     """What the service holds once it has let go of connections that are gone."""
     end, last = time.monotonic() + _SETTLING, target.use()
     while time.monotonic() < end:
         await asyncio.sleep(0.5)
         now = target.use()
-        if now.files == last.files and (before is None or now.files <= before.files + MORE_FILES):
+        if now.files == last.files and (before is None or _is_back(now, before)):
             return now
         last = now
     return last

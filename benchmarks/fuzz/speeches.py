@@ -68,6 +68,7 @@ IGNORED: Final = frozenset({"silence"})
 _TRANSPORT: Final = frozenset({"status 13"})
 """gRPC's own word for a call that breaks the rules of its transport: no code of ours is reached."""
 _INVALID: Final = frozenset({"status 3"})
+_CANCELLED: Final = frozenset({"status 1"})
 SPEECHES: Final[dict[str, tuple[frozenset[str], Speech]]] = {
     "frames of random bytes": (_ENDED, lambda rng, face: rng.randbytes(900)),
     "frames of all kinds": (_ENDED | IGNORED | _TRANSPORT, _any_frames),
@@ -103,7 +104,7 @@ SPEECHES: Final[dict[str, tuple[frozenset[str], Speech]]] = {
     "endless headers": (_ENDED | IGNORED, _continuations),
     "1,000 streams reset at once": (_ENDED | IGNORED, _resets),
     "1,000 streams left open": (_ENDED | IGNORED, _streams),
-    "half-closed without a message": (IGNORED | _ENDED, lambda rng, face: _query()),
+    "half-closed without a message": (IGNORED | _ENDED | _CANCELLED, lambda rng, face: _query()),
     "message cut off": (
         IGNORED | _TRANSPORT, lambda rng, face: _query(message(_settled(rng, face), length=2**20))
     ),
