@@ -1,5 +1,6 @@
 """Metrics: what is counted of calls, what is read at a scrape, and who may ask for it."""
 
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -234,3 +235,23 @@ def test_an_option_that_cannot_be_kept_leaves_nothing_open(ledger, tmp_path):
         operations(options, ledger, teacher_version="0" * 32, mode="ensemble"),
     ):
         raise AssertionError("it must not come to that")
+
+
+def test_what_is_told_is_documented_and_what_is_documented_is_told(ledger, tmp_path, certificates):
+    options = ServeOptions(
+        certs=certificates / "server",
+        metrics="127.0.0.1:0",
+        metrics_clients=1,
+        request_log=tmp_path / "requests.jsonl",
+    )
+    with operations(options, ledger, teacher_version="0" * 32, mode="ensemble") as running:
+        running.observer.called(QUERY)
+        _, text = ask(running.metrics, "/metrics")
+    told = set()
+    for family in text_string_to_metric_families(text):
+        if family.name.startswith("ktan_"):
+            told.add(family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""))
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    named = re.findall(r"\bktan_[a-z_]*[a-z]\b(?!…)", text)
+    documented = {name.removesuffix("_bucket") for name in named}
+    assert documented == {name for name in told if not name.endswith("_created")}
