@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from privacy.ledger import store
 from privacy.ledger.accounts import Opening
 from privacy.ledger.chain import entry_line, head_line, header_line
+from privacy.ledger.reach import reading
 from privacy.receipts import SignedHead
 
 _BATCH: Final = 1000
@@ -22,7 +23,7 @@ def log_lines(engine: Engine, opening: Opening, head: SignedHead, first: int) ->
     """Header, entries from number `first` to the head's, and the head: canonical JSON lines."""
     yield header_line(opening.ledger_id, opening.public_key)
     while first <= head.entry:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             rows = list(islice(store.read_entries(connection, first, _BATCH), _BATCH))
         for number, digest, body in rows:
             if number <= head.entry:

@@ -13,6 +13,7 @@ from privacy.ledger import lookup, store
 from privacy.ledger.chain import Entry
 from privacy.ledger.durable import replace_durably
 from privacy.ledger.export import log_lines
+from privacy.ledger.reach import reading
 from privacy.ledger.session import Session
 from privacy.ledger.settlement import BudgetState
 from privacy.ledger.standing import Account, Totals, budget_state
@@ -79,18 +80,18 @@ class LedgerReader:
 
     def training_of(self, teacher_version: str) -> TrainingCharge | None:
         """What was charged for this teacher; None when nothing was. Raises LedgerCorrupt."""
-        with self._engine.begin() as connection:
+        with reading(self._engine) as connection:
             return lookup.training_of(connection, teacher_version)
 
     def reserved_training(self) -> tuple[DpSgdRun, ...]:
         """The plan's DP-SGD runs that no teacher has used yet."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             used = lookup.used_places(connection)
         return tuple(run for place, run in enumerate(self.plan.training) if place not in used)
 
     def budget(self, client: str | None = None) -> BudgetState:
         """Where the ledger stands, for `client` or for nobody in particular."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             state = lookup.read_state(connection)
             account = (
                 Account("")
@@ -106,7 +107,7 @@ class LedgerReader:
     def entries(self, start: int = 0) -> Iterator[Entry]:
         """The entries from number `start` on, as they stood when the iteration began."""
         last = self._writer.head.entry
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             for number, _, body in store.read_entries(connection, start):
                 if number > last:
                     return
@@ -114,7 +115,7 @@ class LedgerReader:
 
     def log_lines(self, first: int = 0) -> Iterator[bytes]:
         """The public log as canonical JSON lines: header, entries from `first` on, signed head."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             head = SignedHead.from_json_bytes(lookup.read_state(connection).head)
         if self._rolled_back is not None:
             head = self._writer.head

@@ -5,13 +5,15 @@ then, settles all of them, commits, advances the witness, and hands the lead to 
 who came meanwhile. So a lone caller never waits for company, and nobody waits for a clock.
 
 Whatever fails after a refusal could no longer be one stops the ledger: it is opened again, which
-looks at what is on disk, before it charges or answers anything more.
+looks at what is on disk, before it charges or answers anything more. A database server that goes
+away before the commit was asked for stops nothing: whoever waited asks again.
 """
 
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -23,6 +25,7 @@ from privacy.errors import (
     LedgerFault,
     LedgerMismatch,
     LedgerRolledBack,
+    LedgerUnreachable,
     RequestIdReused,
     SignatureInvalid,
 )
@@ -31,6 +34,7 @@ from privacy.ledger.book import Book
 from privacy.ledger.database import Database
 from privacy.ledger.group import Group, Unsure
 from privacy.ledger.job import Job, nothing
+from privacy.ledger.reach import before_commit
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.vouching import require_newest
 from privacy.ledger.witness import Witness
@@ -82,8 +86,8 @@ class Writer:
     def commit(self, job: Job[_Result]) -> _Result:
         """Settles the job together with those of other callers; then it is on disk and witnessed.
 
-        A refusal (BudgetExhausted, RequestIdReused) leaves the ledger as it was. Raises LedgerFault
-        for any other failure of the group, and from then on.
+        A refusal (BudgetExhausted, RequestIdReused) leaves the ledger as it was, and so does
+        LedgerUnreachable. Raises LedgerFault for any other failure of the group, and from then on.
         """
         (outcome,) = self.commit_all([job])
         if isinstance(outcome, Exception):
@@ -177,8 +181,14 @@ class Writer:
         with self._mutex:
             job.led.append(self._waiting.popleft())
         self.require_usable()
-        if not self._transact(job, sure=False):
-            self._transact(job, sure=True)
+        try:
+            if not self._transact(job, sure=False):
+                self._transact(job, sure=True)
+        except LedgerUnreachable as error:
+            # Nobody asked for a commit: all of them may ask again.
+            for other in job.led:
+                other.finish, other.error = None, LedgerUnreachable(*error.args)
+                other.error.__cause__ = error
         self._release(job)
 
     def _gather(self, leader: Job[Any]) -> None:
@@ -230,31 +240,33 @@ class Writer:
 
     def _transact(self, leader: Job[Any], *, sure: bool) -> bool:
         """Settles a group in one transaction; False when it must be decided again, surely."""
-        with self._writing.connect() as connection:
-            state = lookup.lock_state(connection)
-            self._require_our_key(state)
-            if self.book.rolled_back is None:
-                alone = self._lock is not None
-                require_newest(connection, state, self._witness, self.head, alone=alone)
-            # Only now: who came while another replica held the lock is not left behind.
-            self._gather(leader)
-            jobs = leader.led
-            requests = [job.request for job in jobs if job.request is not None]
-            names = [job.name for job in jobs if job.name is not None]
-            group = Group(connection, self.book, state, names, requests, sure=sure)
-            try:
-                outcomes = [_decide(job, group) for job in jobs]
-                head = None if group.empty else group.write()
-            except Unsure:
-                connection.rollback()
-                return False
-            if head is not None:
-                self._commit(connection, head)
+        with ExitStack() as session:
+            with before_commit(self._engine):
+                connection = session.enter_context(self._writing.connect())
+                state = lookup.lock_state(connection)
+                self._require_our_key(state)
+                if self.book.rolled_back is None:
+                    alone = self._lock is not None
+                    require_newest(connection, state, self._witness, self.head, alone=alone)
+                # Only now: who came while another replica held the lock is not left behind.
+                self._gather(leader)
+                jobs = leader.led
+                requests = [job.request for job in jobs if job.request is not None]
+                names = [job.name for job in jobs if job.name is not None]
+                group = Group(connection, self.book, state, names, requests, sure=sure)
+                try:
+                    outcomes = [_decide(job, group) for job in jobs]
+                    written = None if group.empty else group.write()
+                except Unsure:
+                    connection.rollback()
+                    return False
+                if written is None:
+                    connection.rollback()
+            if written is not None:
+                self._commit(connection, written)
                 self.book = group.book
                 self._witness.verify = self.book.verify
-            else:
-                connection.rollback()
-                head = self._unseen(state)
+            head = written or self._unseen(state)
         if head is not None:
             self._witness.advance(head)
             self.head = head

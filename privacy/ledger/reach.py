@@ -1,0 +1,48 @@
+"""What a failure of the database means before a commit was asked for: nothing was charged.
+
+A database server that is away, or that ended a connection, is no fault of the ledger's: whoever
+asks again later finds it as it was. A file that cannot be read is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from privacy.errors import LedgerFault, LedgerUnreachable
+
+_PASSING: Final = ("08", "57", "25P03", "53300", "55P03")
+"""How the SQLSTATE begins of what a server says of connections that are lost, ended from outside,
+stood still for too long in a transaction, too many, or waited too long for the lock. A full disk
+(53100) is none of these: somebody must make room."""
+
+
+@contextmanager
+def before_commit(engine: Engine) -> Iterator[None]:
+    """Raises LedgerUnreachable in the place of what a server that is away raises."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        # None where no server was heard at all.
+        state = getattr(error.orig, "sqlstate", None)
+        if engine.dialect.name != "postgresql" or not (state or "08").startswith(_PASSING):
+            raise
+        raise LedgerUnreachable(
+            "the ledger's database does not answer, nothing was charged; see that PostgreSQL "
+            f"runs and is reached from here ({type(error.orig).__name__}), then ask again"
+        ) from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection to look with. Raises LedgerUnreachable, and LedgerFault where the tables cannot
+    be read."""
+    try:
+        with before_commit(engine), engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise LedgerFault(
+            f"the ledger's tables cannot be read ({error.orig}); open it again"
+        ) from error
