@@ -5,7 +5,7 @@
 
 Training: steps of k teachers on 32 records each, by `train_ensemble` with stacks of the rule's
 height, and with stacks of 1; both in the default precision of the device. Answering: 256 samples by
-k teachers, read stacked and one after another, in float32 as teachers are served. `rule` is what
+k teachers, all at once and four at a time, read stacked and one after another, in float32. `rule` is what
 the program does by itself; it should be the faster one. The peer is a plain loop over k modules.
 On a CPU seconds are of the processor's time, so that others' work does not count; on a GPU of the
 clock, with its memory beside.
@@ -28,16 +28,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ktan.data import Augment, Normalisation
+from ktan.heap import keep_freed_memory
 from ktan.networks import NetworkSpec, build
 from ktan.precision import autocast, has_bf16, resolve_device
 from ktan.taps import parse_taps
+from ktan.teachers.one_by_one import OneByOne
 from ktan.teachers.stack import Stack, new_states, state_slice
 from teacher_server.training.ensemble import train_ensemble
 from teacher_server.training.recipe import EnsembleRecipe
 from teacher_server.training.stack_height import stack_height
 
 RESULT = Path(__file__).parent / "results" / "ensemble.json"
-BATCH, SAMPLES, RECORDS = 32, 256, 40
+BATCH, SAMPLES, FEW, RECORDS = 32, 256, 4, 40
 NETWORKS = {
     "mlp-small": NetworkSpec("mlp-small", (784,), 10),
     "cnn-small": NetworkSpec("cnn-small", (1, 28, 28), 10),
@@ -103,44 +105,45 @@ def training(spec: NetworkSpec, k: int, steps: int, clock: Clock) -> dict[str, A
     return _row(found, k * steps * BATCH, "stacks" if height > 1 else "one after another")
 
 
-def answering(spec: NetworkSpec, k: int, clock: Clock) -> dict[str, Any]:
-    """Samples a second that all k teachers have answered."""
+def answering(spec: NetworkSpec, k: int, count: int, clock: Clock) -> dict[str, Any]:
+    """Samples a second, `count` at a time, that all k teachers have answered."""
     states = {n: v.to(clock.device) for n, v in new_states(spec, list(range(k))).items()}
-    stack = Stack(spec, parse_taps(["probabilities"]), clock.device)
-    normalised = torch.randn(SAMPLES, *spec.input_shape, device=clock.device)
+    taps = parse_taps(["probabilities"])
+    stack = Stack(spec, taps, clock.device)
+    each = OneByOne(spec, taps, states, clock.device, "float32")
+    normalised = torch.randn(count, *spec.input_shape, device=clock.device)
+    answers = {"probabilities": torch.empty(k, count, spec.classes, device=clock.device)}
+    # So often that few samples take long enough to be timed.
+    passes = max(1, SAMPLES // count)
 
-    def read(stacked: bool) -> Callable[[], None]:
-        # Each in the chunks that suit it.
-        own = _Forced(spec, stack.taps, clock.device, stacked)
+    def often(work: Callable[[], object]) -> Callable[[], None]:
+        @torch.inference_mode()
+        def repeated() -> None:
+            for _ in range(passes):
+                work()
 
-        def work() -> None:
-            for teachers, part in own.chunks(k, SAMPLES):
-                own.read(state_slice(states, teachers), normalised[part])
+        return repeated
 
-        return work
+    def stacked() -> None:
+        for teachers, part in stack.chunks(k, count):
+            stack.read(state_slice(states, teachers), normalised[part], stacked=True)
+
+    def one_after_another() -> None:
+        each.read(normalised, answers)
 
     networks = [build(spec).to(clock.device).eval() for _ in range(k)]
 
-    @torch.no_grad()
     def plain() -> None:
         for network in networks:
             torch.softmax(network(normalised), dim=1)
 
-    found = {"stacked": clock(read(True)), "one after another": clock(read(False))}
-    found["plain loop"] = clock(plain)
-    return _row(found, SAMPLES, "stacked" if stack.reads_stacked else "one after another")
-
-
-class _Forced(Stack):
-    """A stack that is told which way to take."""
-
-    def __init__(self, spec: NetworkSpec, taps: Any, device: torch.device, stacked: bool) -> None:
-        super().__init__(spec, taps, device)
-        self._stacked = stacked
-
-    @property
-    def reads_stacked(self) -> bool:
-        return self._stacked
+    found = {
+        "stacked": clock(often(stacked)),
+        "one after another": clock(often(one_after_another)),
+        "plain loop": clock(often(plain)),
+    }
+    rule = "stacked" if stack.reads_stacked(count) else "one after another"
+    return _row(found, passes * count, rule)
 
 
 def _records(spec: NetworkSpec, k: int) -> tuple[Tensor, Tensor]:
@@ -177,6 +180,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
+    keep_freed_memory()
     clock = Clock(device)
     content: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
@@ -196,12 +200,13 @@ def main() -> None:
                 "network": name,
                 "teachers": k,
                 "training_records": training(NETWORKS[name], k, options.steps, clock),
-                "answered_samples": answering(NETWORKS[name], k, clock),
+                "answered_samples": answering(NETWORKS[name], k, SAMPLES, clock),
+                "answered_samples_of_few": answering(NETWORKS[name], k, FEW, clock),
             }
             if device.type == "cuda":
                 row["gigabytes"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
             content["rows"].append(row)
-            for kind in ("training_records", "answered_samples"):
+            for kind in ("training_records", "answered_samples", "answered_samples_of_few"):
                 _print(name, k, kind, row[kind])
     options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -25,16 +25,22 @@ class TrainedTeacher:
 
     @classmethod
     def load(
-        cls, folder: Path, device: torch.device, precision: Precision = "auto"
+        cls,
+        folder: Path,
+        device: torch.device,
+        precision: Precision = "auto",
+        *,
+        compiled: bool = False,
     ) -> TrainedTeacher:
         """The teacher in `folder`, for a process that does little else than ask it.
 
-        `precision`: of the forward pass, a public setting; see `answering_precision`. Raises
-        UserError when a file is missing, damaged, or of another network.
+        `precision`: of the forward pass, a public setting; see `answering_precision`;
+        `compiled`: by torch.compile, minutes long, and for a single teacher only. Raises UserError
+        when a file is missing, damaged, or of another network, or when nothing can be compiled.
         """
         if device.type == "cpu":
             keep_freed_memory()
-        return cls(TeacherModels.load(folder, device, precision))
+        return cls(TeacherModels.load(folder, device, precision, compiled=compiled))
 
     @property
     def precision(self) -> Precision:

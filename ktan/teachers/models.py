@@ -30,10 +30,13 @@ class TeacherModels:
         alignments: Mapping[str, Alignment],
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
+        *,
+        compiled: bool = False,
     ) -> None:
         """`weights`: name → [k, ...], with the layers of TSL taps (`ktan.teachers.tsl`);
         `alignments`: tap name → alignment, where a hint has one; `precision`: of the networks'
-        passes (`answering_precision`)."""
+        passes (`answering_precision`); `compiled`: by torch.compile, a single teacher only, which
+        takes minutes (`OneByOne`)."""
         self.card = card
         self.device = torch.device(device)
         self.precision = answering_precision(card.network, self.device, precision)
@@ -43,6 +46,11 @@ class TeacherModels:
         counts = {len(value) for value in weights.values()}
         if counts != {card.teachers}:
             raise UserError(f"the card speaks of {card.teachers} teachers, the weights of {counts}")
+        if compiled and card.teachers > 1:
+            raise UserError(
+                f"{card.teachers} teachers would be compiled one after another, minutes each; only "
+                "a single one can be: leave --compile out"
+            )
         # A CPU may need both: few samples are read stacked, many one network after another.
         self._networks: OneByOne | None = None
         self._weights: dict[str, Tensor] | None = None
@@ -50,7 +58,7 @@ class TeacherModels:
             self._weights = {name: value.to(self.device) for name, value in weights.items()}
         if self._weights is None or self.device.type == "cpu":
             self._networks = OneByOne(
-                card.network, self._taps, weights, self.device, self.precision
+                card.network, self._taps, weights, self.device, self.precision, compiled=compiled
             )
 
     @classmethod
@@ -59,6 +67,8 @@ class TeacherModels:
         folder: Path,
         device: torch.device | str = "auto",
         precision: Precision = "float32",
+        *,
+        compiled: bool = False,
     ) -> "TeacherModels":
         """The teachers in `folder`; `device` is auto, cpu or cuda.
 
@@ -66,7 +76,8 @@ class TeacherModels:
         """
         card = TeacherCard.read(folder)
         where = resolve_device(device) if isinstance(device, str) else device
-        return cls(card, read_weights(folder), read_alignments(folder), where, precision)
+        weights, alignments = read_weights(folder), read_alignments(folder)
+        return cls(card, weights, alignments, where, precision, compiled=compiled)
 
     def answers(self, samples: Tensor) -> dict[str, Tensor]:
         """What each teacher says: tap name → float32 [k, n, *tap.shape], not bounded.

@@ -7,11 +7,12 @@ decides which work is done. Threads share the networks, since a pass changes not
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ktan.cpp_compiler import require_compiler
 from ktan.errors import UserError
 from ktan.memory_format import channels_last
 from ktan.networks import NetworkSpec, build
@@ -32,10 +33,14 @@ class OneByOne:
         weights: Mapping[str, Tensor],
         device: torch.device,
         precision: Precision,
+        *,
+        compiled: bool = False,
     ) -> None:
         """`weights`: name → [k, ...], with the layers of TSL taps (`ktan.teachers.tsl`).
 
-        Raises UserError for weights of another network, and for a path that it does not have.
+        `compiled` hands the pass to torch.compile, here and now; it takes minutes. Raises
+        UserError for weights of another network, for a path that it does not have, and where
+        there is no compiler.
         """
         self._device, self._precision = device, precision
         self._classes = spec.classes
@@ -47,7 +52,8 @@ class OneByOne:
         pairs = foldable(fresh, spec.input_shape, paths)
         stop = last_read(fresh, spec.input_shape, paths, bool(self._ends))
         half = half_type(device, precision)
-        self._networks, self._layers = [], []
+        self._networks: list[Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]] = []
+        self._layers = []
         for state in _each(weights):
             network = fold(_loaded(fresh, without_layers(state)).to(device), pairs)
             network.to(memory_format=torch.channels_last)
@@ -56,6 +62,19 @@ class OneByOne:
             self._layers.append(
                 [layer_in({n: v.to(device) for n, v in state.items()}, t) for t in self._inside]
             )
+        if compiled:
+            self._compile(spec.input_shape)
+
+    def _compile(self, input_shape: tuple[int, ...]) -> None:
+        if self._device.type == "cpu":
+            require_compiler("a compiled teacher", "do not compile it")
+        self._networks = [torch.compile(one, dynamic=True) for one in self._networks]
+        # One sample, and then any number: no client waits for a compiler.
+        for count in (64, 1, 8):
+            samples = channels_last(torch.zeros(count, *input_shape, device=self._device))
+            with torch.inference_mode(), autocast(self._device, self._precision):
+                for network in self._networks:
+                    network(samples)
 
     @torch.inference_mode()
     def read(self, samples: Tensor, into: Mapping[str, Tensor]) -> None:

@@ -1,13 +1,16 @@
 """A network made ready to answer computes less, and says the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ktan.errors import UserError
 from ktan.networks import NetworkSpec, build
 from ktan.tap_reader import read_taps
 from ktan.teachers.answering import AnsweringNetwork
-from ktan.teachers.folding import folded
+from ktan.teachers.folding import foldable, folded
 
 SHAPE = (3, 8, 8)
 SPEC = NetworkSpec("resnet8", SHAPE, 4, {"widths": [2, 2, 3, 4]})
@@ -71,6 +74,38 @@ def test_a_norm_that_something_goes_around_is_left_alone() -> None:
     ready = folded(network, SHAPE, ["norm"])
     assert isinstance(ready.get_submodule("norm"), nn.BatchNorm2d)
     assert torch.equal(ready(samples()), network(samples()))
+
+
+def test_what_goes_around_a_norm_is_seen_while_the_norm_does_nothing_yet() -> None:
+    assert foldable(Around().eval(), SHAPE, ["norm"]) == ()
+
+
+def test_threads_that_share_a_network_each_stop_in_their_own_pass() -> None:
+    network, path = resnet(), "features.layer1"
+    answering = AnsweringNetwork(network, SHAPE, [path], logits=False, precision="float32")
+    batches = [torch.randn(count, *SHAPE) for count in range(1, 5)] * 8
+    alone = [answering(batch)[1][path] for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: answering(batch)[1][path], batches))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+class Overwriting(nn.Module):
+    """What the first layer puts out is overwritten by the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Flatten(), nn.ReLU(inplace=True)
+        self.last = nn.Linear(192, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.second(self.first(x + 0)))
+        return out
+
+
+def test_a_tap_that_the_network_overwrites_is_refused_before_anything_is_answered() -> None:
+    with pytest.raises(UserError, match="overwrites the output of first"):
+        AnsweringNetwork(Overwriting().eval(), SHAPE, ["first"], logits=True, precision="float32")
 
 
 @pytest.mark.parametrize("logits", [False, True])

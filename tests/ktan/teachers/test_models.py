@@ -22,6 +22,8 @@ from ktan.teachers import (
     TeacherModels,
     write_folder,
 )
+from ktan.teachers.models import answering_precision
+from ktan.teachers.one_by_one import OneByOne
 from ktan.teachers.stack import new_states
 
 K, N = 5, 40
@@ -159,6 +161,102 @@ def test_threads_may_share_the_teachers():
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda batch: models.answers(batch)["logits"], batches))
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_chunks_are_of_one_size():
+    stack = Stack(NetworkSpec("resnet20", (3, 32, 32), 10), (), torch.device("cpu"))
+    sizes = {part.stop - part.start for _, part in stack.chunks(1, 160)}
+    assert len(sizes) == 1
+    assert 1 < sizes.pop() < 160
+
+
+def test_a_cpu_reads_few_samples_stacked_and_many_one_network_after_another(monkeypatch):
+    models = TeacherModels(*make_teachers(NETWORKS["plain"]))
+    ways = []
+    for kind in (Stack, OneByOne):
+        read = kind.read
+
+        def spy(self, *args, read=read, **named):
+            ways.append(type(self))
+            return read(self, *args, **named)
+
+        monkeypatch.setattr(kind, "read", spy)
+    few = models.answers(images(NETWORKS["plain"], 2))
+    many = models.answers(images(NETWORKS["plain"], 200))
+    assert ways == [Stack, OneByOne]
+    for name, values in few.items():
+        torch.testing.assert_close(values, many[name][:, :2], rtol=1e-4, atol=1e-4)
+
+
+def test_networks_hold_the_stacked_weights_themselves():
+    spec = NetworkSpec("mlp-small", (20,), 4)
+    weights = new_states(spec, range(3))
+    networks = OneByOne(spec, parse_taps(["logits"]), weights, torch.device("cpu"), "float32")
+    held = {
+        value.data_ptr()
+        for reader in networks._networks
+        for value in reader._reader.network.parameters()
+    }
+    assert held == {row.data_ptr() for value in weights.values() for row in value}
+
+
+def test_no_weight_decides_what_is_computed():
+    spec = NETWORKS["batch norm"]
+    weights = new_states(spec, range(2))
+    for value in weights.values():
+        if value.is_floating_point():
+            value[1] = float("nan")
+    networks = OneByOne(spec, parse_taps(["logits"]), weights, torch.device("cpu"), "float32")
+    one, broken = (
+        [(name, type(part)) for name, part in reader._reader.network.named_modules()]
+        for reader in networks._networks
+    )
+    assert one == broken
+    assert not any(kind is torch.nn.BatchNorm2d for _, kind in one)
+
+
+@pytest.mark.parametrize("k", [1, K])
+def test_answers_in_bf16_are_float32_and_nearly_those_of_float32(k):
+    spec = NETWORKS["batch norm"]
+    card, weights, alignments = make_teachers(spec, k=k, mode="single" if k == 1 else "ensemble")
+    exact = TeacherModels(card, weights, alignments).answers(images(spec))
+    rough = TeacherModels(card, weights, alignments, "cpu", "bf16").answers(images(spec))
+    for name, values in exact.items():
+        assert rough[name].dtype == torch.float32
+        assert not torch.equal(rough[name], values)
+        assert float((rough[name] - values).norm() / values.norm()) < 0.05
+
+
+def test_auto_is_bf16_for_large_networks_where_the_hardware_has_it(monkeypatch):
+    large, small, cpu = (
+        NetworkSpec("resnet8", (3, 32, 32), 4),
+        NETWORKS["plain"],
+        torch.device("cpu"),
+    )
+    monkeypatch.setattr("ktan.teachers.models.has_bf16", lambda _device: True)
+    assert answering_precision(large, cpu, "auto") == "bf16"
+    assert answering_precision(small, cpu, "auto") == "float32"
+    assert answering_precision(small, cpu, "fp16") == "fp16"
+    monkeypatch.setattr("ktan.teachers.models.has_bf16", lambda _device: False)
+    assert answering_precision(large, cpu, "auto") == "float32"
+
+
+def test_many_teachers_are_not_compiled():
+    with pytest.raises(UserError, match="5 teachers would be compiled"):
+        TeacherModels(*make_teachers(NETWORKS["plain"]), compiled=True)
+
+
+@pytest.mark.long
+def test_a_compiled_teacher_answers_the_same_to_threads():
+    spec = NETWORKS["plain"]
+    made = make_teachers(spec, k=1, mode="single")
+    plain, fast = TeacherModels(*made), TeacherModels(*made, compiled=True)
+    batches = [images(spec, count) for count in (1, 3, 8, 40)] * 4
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(fast.answers, batches))
+    for batch, found in zip(batches, answers, strict=True):
+        for name, values in plain.answers(batch).items():
+            torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-4)
 
 
 def test_the_unprotected_mean_is_centred_and_clipped_as_a_release_is():
