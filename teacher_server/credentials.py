@@ -113,6 +113,7 @@ class ServerCertificates:
         self._lock = threading.Lock()
         self._stamp = _stamp(folder)
         self._fault: str | None = None
+        self._told_fault: str | None = None
         self._spoken: datetime.datetime | None = None
         self._current = CertificateSet.read(folder, clock())
         self._told = self._current
@@ -129,9 +130,20 @@ class ServerCertificates:
         )
 
     def look(self) -> None:
-        """Takes what is new in the folder; says, once a day, that the certificate ends soon."""
+        """Takes what is new in the folder, or says why it is not taken; says, once a day, that the
+        certificate ends soon.
+
+        A handshake says nothing of a fault: it may see the instant between two renames.
+        """
         with self._lock:
             self._refresh()
+            if self._fault != self._told_fault:
+                self._told_fault = self._fault
+                log.error(
+                    "the certificates in %s are not taken, the earlier ones stay in use: %s",
+                    self._folder,
+                    self._fault,
+                )
             self._speak()
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
@@ -151,15 +163,9 @@ class ServerCertificates:
         try:
             found = CertificateSet.read(self._folder, self._clock())
         except UserError as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
-                log.error(
-                    "the certificates in %s are not taken, the earlier ones stay in use: %s",
-                    self._folder,
-                    error,
-                )
+            self._fault = str(error)
             return
-        self._fault = None
+        self._fault = self._told_fault = None
         if found != self._current:
             self._current = found
             self._spoken = None

@@ -156,23 +156,49 @@ def test_a_renewed_certificate_is_shown_at_once_and_connections_go_on(rotating, 
         assert set(states) <= {grpc.ChannelConnectivity.READY}
 
 
-def test_a_half_written_folder_changes_nothing_and_is_told_of_once(rotating, folder, caplog):
+def test_a_half_written_folder_changes_nothing(rotating, folder):
     before, aside = _serial(folder), folder / "aside"
     shutil.copytree(folder / "server", aside)
     renew(load_authority(folder / "ca"), aside)
-    with caplog.at_level(logging.INFO, "teacher_server.credentials"):
-        shutil.copy(aside / "key.pem", folder / "server" / "key.pem")
-        assert [_shown(rotating) for _ in range(3)] == [before] * 3
-        assert caplog.text.count("is not the key of") == 1
-        (folder / "server" / "certificate.pem").write_bytes(b"-----BEGIN")
-        assert _shown(rotating) == before
-        assert "holds no certificate" in caplog.text
-        (folder / "server" / "certificate.pem").unlink()
-        assert _shown(rotating) == before
-        shutil.copy(aside / "certificate.pem", folder / "server" / "certificate.pem")
-        assert _shown(rotating) == _serial(folder) != before
-    assert "new connections get the new certificates" in caplog.text
-    assert "PRIVATE" not in caplog.text
+    shutil.copy(aside / "key.pem", folder / "server" / "key.pem")
+    assert _shown(rotating) == before
+    (folder / "server" / "certificate.pem").write_bytes(b"-----BEGIN")
+    assert _shown(rotating) == before
+    (folder / "server" / "certificate.pem").unlink()
+    assert _shown(rotating) == before
+    shutil.copy(aside / "certificate.pem", folder / "server" / "certificate.pem")
+    assert _shown(rotating) == _serial(folder) != before
+
+
+def test_what_is_not_taken_is_told_of_once(folder, caplog):
+    caplog.set_level(logging.INFO, "teacher_server.credentials")
+    served, server = ServerCertificates(folder / "server"), folder / "server"
+    kept = {path.name: path.read_bytes() for path in server.iterdir()}
+    other = (folder / "anna" / "key.pem").read_bytes()
+    for name, content, words in (
+        ("key.pem", other, "is not the key of"),
+        ("key.pem", b"-----BEGIN PRIVATE KEY-----", "holds no private key"),
+        ("certificate.pem", b"nothing", "holds no certificate"),
+        ("ca.pem", b"", "holds no certificate"),
+        ("ca.pem", None, "needs ca.pem"),
+    ):
+        caplog.clear()
+        before = served.current
+        (server / name).unlink() if content is None else (server / name).write_bytes(content)
+        for _ in range(3):
+            served.look()
+        (record,) = caplog.records
+        assert words in record.message
+        assert "the earlier ones stay in use" in record.message
+        assert served.current is before
+        (server / name).write_bytes(kept[name])
+        served.look()
+        served.look()
+        assert len(caplog.records) == 1
+    renew(load_authority(folder / "ca"), server)
+    served.look()
+    assert "new connections get the new certificates" in caplog.records[-1].message
+    assert "BEGIN" not in caplog.text
 
 
 def test_an_authority_is_changed_without_an_hour_in_which_anybody_is_shut_out(rotating, folder):
