@@ -43,7 +43,7 @@ def status(
     witness: Path | None = None,
     json: Flag = False,
 ) -> None:
-    """Say how a service stands: exit code 0 if it is ready, 1 if not.
+    """Say how a service stands, on one screen: exit code 0 if it is ready, 1 if not.
 
     Parameters
     ----------
