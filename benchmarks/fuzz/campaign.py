@@ -6,13 +6,16 @@ import asyncio
 import random
 import resource
 import time
+from collections.abc import Awaitable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+
 from benchmarks.fuzz.connections import attack, flood, hold
-from benchmarks.fuzz.face import SAMPLE_CANARY, TEXT_CANARY
+from benchmarks.fuzz.face import SAMPLE_CANARY, TEXT_CANARY, Face
 from benchmarks.fuzz.probes import Prober, entries, hostile_spent
 from benchmarks.fuzz.shooting import Row, shoot
 from benchmarks.fuzz.target import FILES, Target, Use, running
@@ -51,49 +54,21 @@ async def fuzz(
     requests: hostile ones above gRPC. sockets: attacks below gRPC beside them, in proportion.
     """
     _allow_files()
-    outcome, rng, began = Outcome(), random.Random(seed), time.monotonic()
-    end = began + seconds
+    outcome = Outcome()
     with running(folder, rows=rows) as target:
-        async with target.channel("petra") as channel:
-            prober = Prober(channel, "float32" if rows else "uint8")
-            face = await prober.settle(target, rng)
-            lines, asked = await entries(target), prober.asked
-            warm_up = max(1, round(requests * _WARM_UP))
-            for number, count in enumerate((warm_up, requests - warm_up)):
-                if number == 1:
-                    before = await _settled(target, None)
-                with ExitStack() as stack:
-                    tasks = [shoot(target, face, prober, rng, count, end, outcome.table)]
-                    if sockets:
-                        held = max(1, count // _HELD_PER)
-                        await asyncio.to_thread(hold, target, face, held, stack, outcome.table)
-                        tasks.append(
-                            asyncio.to_thread(
-                                attack, target, face, seed + number, count, end, outcome.table
-                            )
-                        )
-                    await asyncio.gather(*tasks)
-            if sockets:
-                with ExitStack() as stack:
-                    await asyncio.to_thread(flood, target, FILES + 100, stack, outcome.table)
-                    for _ in range(_PROBES_IN_FLOOD):
-                        await prober.probe(rng)
-            after = await _settled(target, before)
-            await prober.probe(rng)
-            spent, hostile = await prober.spent(), await hostile_spent(target)
-            added = await entries(target) - lines
-            outcome.facts |= {
-                "probes": prober.asked,
-                "wall_seconds": round(time.monotonic() - began, 1),
-                "service_processor_seconds": round(target.seconds(), 1),
-                "after_warm_up": asdict(before),
-                "at_the_end": asdict(after),
-                "entries_added": added,
-                "spent": spent,
-                "spent_by_the_hostile_client": hostile,
-            }
-        _judge(outcome, prober, before, after, added - (prober.asked - asked))
-        code = target.stop()
+        try:
+            async with target.channel("petra") as channel:
+                prober = Prober(channel, "float32" if rows else "uint8")
+                campaign = _Campaign(target, prober, outcome, seed, time.monotonic() + seconds)
+                await campaign.run(requests, sockets)
+        except* (grpc.aio.AioRpcError, OSError) as errors:
+            for error in errors.exceptions:
+                outcome.faults.append(f"a valid request came to nothing: {_plainly(error)}")
+        for name, row in outcome.table.items():
+            if row.wrong:
+                outcome.faults.append(f"{name}: {row.wrong} wrong, such as {row.examples[0]}")
+        code = target.stop() if target.alive else target.process.returncode
+        outcome.facts["exit_code"] = code
         if code != 0:
             outcome.faults.append(f"the service ended with exit code {code}")
         log = target.log.read_text(errors="replace")
@@ -102,11 +77,71 @@ async def fuzz(
     return outcome
 
 
+@dataclass
+class _Campaign:
+    """The phases, on a service that runs."""
+
+    target: Target
+    prober: Prober
+    outcome: Outcome
+    seed: int
+    end: float
+
+    async def run(self, requests: int, sockets: bool) -> None:
+        """A fifth to warm up, the rest, a flood of connections; then what must hold."""
+        target, prober, rng = self.target, self.prober, random.Random(self.seed)
+        began = time.monotonic()
+        face = await prober.settle(target, rng)
+        lines, asked = await entries(target), prober.asked
+        warm_up = max(1, round(requests * _WARM_UP))
+        await self._phase(face, rng, warm_up, sockets)
+        before = await _settled(target, None)
+        await self._phase(face, rng, requests - warm_up, sockets)
+        if sockets:
+            with ExitStack() as stack:
+                await asyncio.to_thread(flood, target, FILES + 100, stack, self.outcome.table)
+                for _ in range(_PROBES_IN_FLOOD):
+                    await prober.probe(rng)
+        after = await _settled(target, before)
+        await prober.probe(rng)
+        added = await entries(target) - lines
+        self.outcome.facts |= {
+            "probes": prober.asked,
+            "wall_seconds": round(time.monotonic() - began, 1),
+            "service_processor_seconds": round(target.seconds(), 1),
+            "after_warm_up": asdict(before),
+            "at_the_end": asdict(after),
+            "entries_added": added,
+            "spent": await prober.spent(),
+            "spent_by_the_hostile_client": await hostile_spent(target),
+        }
+        _judge(self.outcome, prober, before, after, added - (prober.asked - asked))
+
+    async def _phase(self, face: Face, rng: random.Random, count: int, sockets: bool) -> None:
+        """`count` hostile requests, and beside them connections in proportion."""
+        target, table = self.target, self.outcome.table
+        with ExitStack() as stack:
+            work: list[Awaitable[None]] = [
+                shoot(target, face, self.prober, rng, count, self.end, table)
+            ]
+            if sockets:
+                held = max(1, count // _HELD_PER)
+                await asyncio.to_thread(hold, target, face, held, stack, table)
+                seed = rng.getrandbits(32)
+                work.append(asyncio.to_thread(attack, target, face, seed, count, self.end, table))
+            await asyncio.gather(*work)
+
+
+def _plainly(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _plainly(error.exceptions[0])
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}, {error.details()}"
+    return type(error).__name__
+
+
 def _judge(outcome: Outcome, prober: Prober, before: Use, after: Use, entries_more: int) -> None:
     faults, facts = outcome.faults, outcome.facts
-    for name, row in outcome.table.items():
-        if row.wrong:
-            faults.append(f"{name}: {row.wrong} wrong, such as {row.examples[0]}")
     faults += sorted({f"a probe: {wrong} was wrong" for wrong in prober.wrong})
     if facts["spent"] != prober.charged or facts["spent_by_the_hostile_client"]:
         faults.append(f"{facts['spent']} units were charged, the probes cost {prober.charged}")
