@@ -5,8 +5,9 @@
 
 Training: steps of k teachers on 32 records each, by `train_ensemble` with stacks of the rule's
 height, and with stacks of 1; both in the default precision of the device. Answering: 256 samples by
-k teachers, all at once and four at a time, read stacked and one after another, in float32. `rule` is what
-the program does by itself; it should be the faster one. The peer is a plain loop over k modules.
+k teachers, all at once and four at a time, read stacked and one after another, in float32. `rule`
+is what the program does by itself; it should be the faster one. The peer is a plain loop over k
+modules.
 On a CPU seconds are of the processor's time, so that others' work does not count; on a GPU of the
 clock, with its memory beside.
 """
