@@ -27,7 +27,8 @@ _RETRY: Final = {
                 {"service": "ktan.teacher.v1.AuditService"},
             ],
             "retryPolicy": {
-                # For a hiccup; a caller that waits out a restart asks again by itself.
+                # For a hiccup; a caller that waits out a restart asks again by itself. Where the
+                # service says how long to wait (grpc-retry-pushback-ms), that holds instead.
                 "maxAttempts": 4,
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",

@@ -72,8 +72,13 @@ class Flight(Generic[Item, Result]):
         thread = threading.Thread(target=self._run, args=(item,), daemon=True)
         with self._lock:
             self._calls[thread] = None
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._calls.pop(thread, None)
+            raise
         self._under_way += 1
-        thread.start()
 
     def land(self) -> Landing[Item, Result]:
         """Waits for the next call to end; something must be under way."""

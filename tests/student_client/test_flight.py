@@ -98,6 +98,20 @@ def test_what_is_under_way_is_broken_off_and_what_came_is_there():
     assert late.over.is_set()
 
 
+def test_what_cannot_be_launched_is_not_waited_for(monkeypatch):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    flight = Flight(lambda name: name, _fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            flight.launch("a")
+    assert len(flight) == 0
+    flight.launch("b")
+    assert flight.land().end() == "b"
+
+
 class _Time:
     now = 0.0
 

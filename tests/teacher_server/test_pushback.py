@@ -9,10 +9,12 @@ from grpc_status import rpc_status
 
 from protos import Reason, teacher_pb2, teacher_pb2_grpc
 from protos.channel import open_channel
+from protos.limits import MAX_REQUEST_BYTES
 from teacher_server.errors import Unavailable, status_of
 from teacher_server.pushback import KEY, with_pushback
 
 DEADLINE = 120.0
+OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_REQUEST_BYTES)]
 
 
 def _told(seconds, remaining=DEADLINE):
@@ -38,20 +40,27 @@ def test_who_cannot_wait_so_long_is_told_to_give_up():
 
 
 class _Busy(teacher_pb2_grpc.TeacherServiceServicer):
-    """Unavailable so many times, with this hint."""
+    """Unavailable so many times, with this hint, to both methods."""
 
     def __init__(self, times, seconds):
         self.left, self.seconds = times, seconds
         self.came = []
 
     def GetBudget(self, request, context):
+        self.refuse(context)
+        return teacher_pb2.GetBudgetResponse()
+
+    def Query(self, request, context):
+        self.refuse(context)
+        return teacher_pb2.QueryResponse(receipt=request.samples[0].data[-4:])
+
+    def refuse(self, context):
         self.came.append(time.monotonic())
         if len(self.came) <= self.left:
-            status = status_of(Unavailable(Reason.OVERLOADED, "full", self.seconds))
-            context.abort_with_status(
-                with_pushback(rpc_status.to_status(status), self.seconds, context.time_remaining())
+            status = rpc_status.to_status(
+                status_of(Unavailable(Reason.OVERLOADED, "full", self.seconds))
             )
-        return teacher_pb2.GetBudgetResponse()
+            context.abort_with_status(with_pushback(status, self.seconds, context.time_remaining()))
 
 
 @pytest.fixture
@@ -59,14 +68,16 @@ def ask():
     """Asks a service once, with all that the channel does by itself."""
     stack = []
 
-    def run(busy):
-        server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    def run(busy, query=None):
+        server = grpc.server(futures.ThreadPoolExecutor(2), options=OPTIONS)
         teacher_pb2_grpc.add_TeacherServiceServicer_to_server(busy, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         channel = open_channel(f"127.0.0.1:{port}", None, plaintext=True)
         stack.extend([channel.close, lambda: server.stop(None)])
         stub = teacher_pb2_grpc.TeacherServiceStub(channel)
+        if query is not None:
+            return stub.Query(query, timeout=DEADLINE)
         return stub.GetBudget(teacher_pb2.GetBudgetRequest(), timeout=DEADLINE)
 
     yield run
@@ -88,3 +99,12 @@ def test_grpc_gives_up_at_once_where_it_is_told_to(ask):
         ask(busy)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert len(busy.came) == 1
+
+
+def test_a_request_of_millions_of_bytes_is_sent_again_too(ask):
+    """gRPC keeps 256 KiB of a request for its retries, unless it is told otherwise."""
+    data = bytes(4 * 2**20) + b"last"
+    busy = _Busy(2, 0.01)
+    query = teacher_pb2.QueryRequest(samples=[teacher_pb2.Tensor(name="samples", data=data)])
+    assert ask(busy, query).receipt == b"last"
+    assert len(busy.came) == 3
