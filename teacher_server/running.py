@@ -43,7 +43,7 @@ def run(
     threads: calls of the teacher at once, where the options do not say. `on_ready` gets the facts
     of the service once it listens. offers: methods that the menu can serve. Raises UserError,
     before anything listens, for options that contradict each other and for answers that fit no
-    message.
+    message; and LedgerFault, once everything has ended, where the ledger's fault ended it.
     """
     face = describe(public, menu, options.max_samples, offers)
     answerer = Answerer(teacher, public.version, menu, ledger, NoiseReservoir(noise))
@@ -57,6 +57,8 @@ def run(
         await serve(face, answerer, ledger, options.transport, ready, stop, pace=pace)
 
     asyncio.run(until_told_to_stop())
+    # Where the ledger's fault ended it, whoever starts services again learns so by the exit code.
+    ledger.require_usable()
 
 
 def describe(

@@ -37,6 +37,10 @@ class LedgerReader:
         """Waits for a settlement under way, then closes; closing twice does nothing."""
         self._writer.close()
 
+    def require_usable(self) -> None:
+        """Raises LedgerFault after a fault, until it is opened again."""
+        self._writer.require_usable()
+
     def __enter__(self) -> Self:
         return self
 

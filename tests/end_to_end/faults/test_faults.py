@@ -80,6 +80,8 @@ def test_files_that_cannot_grow(tmp_path, forking, chance) -> None:
     with stage(tmp_path, forking=forking, clients=2, passing=FAILING, chance=chance) as scene:
         scenarios.limited_file(scene)
         assert scene.heard.refusals["INTERNAL LEDGER_FAULT"] > 0
+        # Whatever starts services again where they failed must see that this one did.
+        assert scene.ends == {2: 1}
         require_kept(scene, 40)
 
 
