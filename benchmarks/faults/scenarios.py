@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import resource
 import signal
@@ -12,10 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import grpc
+
+from benchmarks.faults.certificates import renew_server_certificate
 from benchmarks.faults.clock import Clock
 from benchmarks.faults.database import OwnDatabase, OwnServer
 from benchmarks.faults.servers import wait_for
 from benchmarks.faults.stage import Stage
+from benchmarks.faults.stream import UNREACHED
+from protos import teacher_pb2, teacher_pb2_grpc
 
 DAY: Final = 86_400
 _FROZEN_SECONDS: Final = 40.0
@@ -143,6 +149,34 @@ def lost_witness(scene: Stage, requests: int = 100) -> None:
     for host in range(len(scene.hosts)):
         scene.start(host)
     scene.progress(requests)
+
+
+def expired_certificate(scene: Stage, certificates: Path, end: datetime.datetime) -> None:
+    """The server's certificate ends while clients are connected; then it is renewed, and the
+    server goes on."""
+    scene.progress(100)
+    left = (end - datetime.datetime.now(datetime.UTC)).total_seconds()
+    # Certificates tell whole seconds.
+    time.sleep(max(0.0, left) + 2)
+    scene.progress(100)
+    if _reached(scene):
+        scene.broken.append("a new connection took a certificate that had ended")
+    scene.load(1, UNREACHED)
+    renew_server_certificate(certificates)
+    wait_for(lambda: _reached(scene), "no new connection after the renewal")
+    scene.progress(100)
+
+
+def _reached(scene: Stage) -> bool:
+    """Whether a new connection comes about."""
+    with scene.connect(scene.addresses[0]) as channel:
+        stub = teacher_pb2_grpc.TeacherServiceStub(channel)
+        try:
+            stub.GetBudget(teacher_pb2.GetBudgetRequest(), timeout=60)
+        except grpc.RpcError as error:
+            scene.heard.note_refusal(error)
+            return False
+    return True
 
 
 def _go_on(scene: Stage, requests: int) -> None:

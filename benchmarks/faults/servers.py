@@ -40,11 +40,13 @@ class Server:
         """Waits until the server listens."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            with contextlib.suppress(FileNotFoundError, IndexError, json.JSONDecodeError):
+            with contextlib.suppress(FileNotFoundError, StopIteration, json.JSONDecodeError):
                 said = self.output.read_text()
-                if "error" in said:
+                if "error:" in said:
                     raise AssertionError(said)
-                address: str = json.loads(said.splitlines()[0])["listening"]
+                # Warnings may stand before it.
+                facts = next(line for line in said.splitlines() if line.startswith("{"))
+                address: str = json.loads(facts)["listening"]
                 return address
             time.sleep(0.005)
         raise AssertionError(f"the server did not listen: {self.output.read_text()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shutil
 import subprocess
@@ -16,14 +15,16 @@ from typing import Final
 import grpc
 
 from benchmarks.faults.books import REHEARSED, Books, ask_again, options_of, read_books
-from benchmarks.faults.servers import Server, Servers, servers, wait_for
+from benchmarks.faults.servers import PATIENCE, Server, Servers, servers, wait_for
 from benchmarks.faults.stream import UNREACHED, Connect, Heard, Stream, plaintext
 from privacy.ledger import Ledger
 from protos import teacher_pb2_grpc
 from teacher_server.rehearsal.options import RehearsalOptions
 from teacher_server.rehearsal.throw_away import open_throw_away
 
-FAILING: Final = (*UNREACHED, grpc.StatusCode.INTERNAL)
+FAILING: Final = (
+    *UNREACHED, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED,
+)  # fmt: skip
 """What passes once an operator, or whatever starts ended servers again, has done their work."""
 
 
@@ -40,7 +41,8 @@ class Stage:
     heard: Heard
     chance: random.Random
     connect: Connect
-    rehearsed: RehearsalOptions = REHEARSED
+    deadline: float
+    rehearsed: RehearsalOptions
     live: dict[int, Server] = field(default_factory=dict)
     addresses: dict[int, str] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
@@ -71,7 +73,8 @@ class Stage:
 
     def load(self, clients: int, passing: Collection[grpc.StatusCode]) -> None:
         """Clients that ask without a pause, each try at any host, whether its server lives."""
-        for number in range(1, clients + 1):
+        before = len(self.streams)
+        for number in range(before + 1, before + clients + 1):
             own = random.Random(self.chance.getrandbits(32))
             stream = Stream(
                 number * 10**6,
@@ -80,6 +83,7 @@ class Stage:
                 own,
                 self.connect,
                 passing,
+                self.deadline,
             )
             self.streams.append(stream)
             stream.start()
@@ -137,12 +141,14 @@ class Stage:
 @contextlib.contextmanager
 def stage(
     folder: Path,
-    *options: str,
+    *,
     hosts: int = 1,
     database_url: str | None = None,
     clients: int = 4,
     passing: Collection[grpc.StatusCode] = UNREACHED,
     connect: Connect = plaintext,
+    deadline: float = PATIENCE,
+    certificates: Path | None = None,
     rehearsed: RehearsalOptions = REHEARSED,
     forking: subprocess.Popen[str] | None = None,
     chance: random.Random | None = None,
@@ -150,15 +156,17 @@ def stage(
     """A server on each host, and so many clients that ask; all are gone at the end.
 
     database_url: of a PostgreSQL database for the ledger's tables; None for SQLite and one host.
-    options: of the servers, beside those of what is rehearsed. forking: of `servers.zygote`.
+    deadline: seconds of one try. certificates: the servers' folder; plaintext without one.
+    forking: of `servers.zygote`.
     """
     copies = [folder / f"host-{number}" / "ledger" for number in range(hosts)]
     witness = folder / "shared" / "head.json"
     witness.parent.mkdir(parents=True)
     make_ledger(copies, witness, database_url, rehearsed)
-    with servers(folder, *options_of(rehearsed), *options, forking=forking) as pool:
+    secured = () if certificates is None else ("--certs", str(certificates))
+    with servers(folder, *options_of(rehearsed), *secured, forking=forking) as pool:
         own = chance or random.Random()
-        found = Stage(copies, witness, pool, Heard(), own, connect, rehearsed)
+        found = Stage(copies, witness, pool, Heard(), own, connect, deadline, rehearsed)
         for host in range(hosts):
             found.start(host)
         found.load(clients, passing)
@@ -173,7 +181,7 @@ def make_ledger(
     first.parent.mkdir(parents=True, exist_ok=True)
     open_throw_away(first, rehearsed.ledger_plan, database_url).close()
     beside = first.with_name(f"{first.name}.witness.json")
-    os.replace(beside, witness)
+    shutil.move(beside, witness)
     beside.symlink_to(witness)
     for other in others:
         shutil.copytree(first, other)

@@ -118,7 +118,7 @@ class Stream(threading.Thread):
 
     address: of a server that may be alive, asked anew before every try. chance: its own, as
     several streams at one generator would not repeat. passing: statuses after which the same
-    request is sent again.
+    request is sent again. deadline: seconds of one try.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class Stream(threading.Thread):
         chance: random.Random,
         connect: Connect = plaintext,
         passing: Collection[grpc.StatusCode] = UNREACHED,
+        deadline: float = PATIENCE,
     ) -> None:
         super().__init__(daemon=True)
         self.fault: BaseException | None = None
@@ -138,6 +139,7 @@ class Stream(threading.Thread):
         self._chance = chance
         self._connect = connect
         self._passing = passing
+        self._deadline = deadline
         self._over = threading.Event()
         self._channels: dict[str, grpc.Channel] = {}
 
@@ -175,7 +177,7 @@ class Stream(threading.Thread):
         begun = time.monotonic()
         while True:
             try:
-                response = self._stub().Query(query(request_id, serials), timeout=PATIENCE)
+                response = self._stub().Query(query(request_id, serials), timeout=self._deadline)
             except grpc.RpcError as error:
                 self._heard.note_refusal(error)
                 if error.code() not in self._passing or time.monotonic() > begun + PATIENCE:
