@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-train bench-growth bench-fuzz bench-ensemble bench-dp-sgd constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-train bench-growth bench-fuzz bench-ensemble bench-dp-sgd bench-faults constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-ensemble: setup ## Teachers stacked and one after another, training and an
 
 bench-dp-sgd: setup ## DP-SGD in each mode, beside plain SGD and Opacus's own ways
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.dp_sgd
+
+bench-faults: setup ## The service under eleven faults, and whether the promise was kept (minutes)
+	$(BIN)/python -m benchmarks.faults
 
 bench-selection: setup ## Seconds of each query selection, beside the textbook's k-centre (a minute)
 	$(BIN)/python -m benchmarks.selection
