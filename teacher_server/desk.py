@@ -5,9 +5,10 @@ at once with a retry hint rather than queued for ever; what waits is handed to t
 over clients (turns.py), so that one with much to ask does not starve another; what nobody waits
 for any more is dropped before any work is done for it.
 
-One client holds at most a share, half unless told otherwise, of the room that the others leave:
-one alone may fill half of it, n greedy ones 1/(n+1) each, and so much is always left for a
-newcomer. Whoever holds nothing may bring any request that fits.
+One client holds at most a share, three quarters unless told otherwise, of the room that the others
+leave: one alone may fill so much of it, two greedy ones 3/7 each, n of them 3/(3n + 1), and the
+last 1/(3n + 1) is always left for a newcomer. Whoever holds nothing may bring any request that
+fits.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Desk:
         max_waiting_samples: int,
         clock: Callable[[], float] = time.monotonic,
         *,
-        share: float = 0.5,
+        share: float = 0.75,
         gate: Gate | None = None,
         chance: Callable[[], float] = random.random,
     ):

@@ -68,15 +68,33 @@ def test_a_request_larger_than_a_batch_goes_by_itself(new_desk):
     assert [_sizes(desk.take(64)) for _ in range(3)] == [[1], [100], [1]]
 
 
-def test_one_client_alone_fills_half_and_leaves_the_rest_to_a_newcomer(new_desk):
+def test_one_client_alone_leaves_a_part_to_a_newcomer(new_desk):
     desk = new_desk(100)
-    _admit(desk, *[10] * 5)
+    _admit(desk, *[10] * 7)
     refused = _refused(desk, Ticket("anna", 10, LATER))
     assert refused.reason is Reason.OVERLOADED
     assert "of this client" in str(refused)
-    _admit(desk, *[10] * 2, client="bert")
-    _admit(desk, 30, client="carl")
+    _admit(desk, *[5] * 4, client="bert")
+    assert "of this client" in str(_refused(desk, Ticket("bert", 5, LATER)))
+    _admit(desk, 10, client="carl")
     assert "too many samples are waiting" in str(_refused(desk, Ticket("dora", 1, LATER)))
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 5])
+def test_however_greedy_they_are_the_stated_part_is_left(new_desk, clients):
+    desk = new_desk(1600)
+    refused = set()
+    for name in itertools.cycle(map(str, range(clients))):
+        try:
+            desk.admit(Ticket(name, 1, LATER))
+        except Unavailable:
+            refused.add(name)
+            if len(refused) == clients:
+                break
+    left = 1600 - desk.waiting[1]
+    assert left == pytest.approx(1600 / (3 * clients + 1), abs=clients)
+    _admit(desk, left, client="newcomer")
+    assert desk.waiting[1] == 1600
 
 
 def test_what_is_taken_holds_its_room_until_it_leaves(new_desk):
@@ -338,7 +356,7 @@ class _Traffic(RuleBasedStateMachine):
         held = sum(other.samples for other in inside if other.client == client)
         others = sum(other.samples for other in inside) - held
         fits = held + samples <= self.ROOM - others
-        within = not held or held + samples <= (self.ROOM - others) / 2
+        within = not held or held + samples <= 0.75 * (self.ROOM - others)
         refused = None
         try:
             self.desk.admit(ticket)
