@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from teacher_server.answering import Answer, Answerer, Drawn, Outcome, Question
@@ -30,10 +30,28 @@ waits."""
 
 @dataclass(eq=False, kw_only=True)
 class Errand(Ticket):
-    """A question that waits, and the future that its handler awaits."""
+    """A question that waits, and the future that its handler awaits.
+
+    stages: `queue`, `batch` and `settle` → when each began and ended, by `time.monotonic`.
+    """
 
     question: Question
     future: asyncio.Future[Answer]
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
+    _since: float = field(default_factory=time.monotonic, init=False)
+
+    def __post_init__(self) -> None:
+        self.on_dropped = self._drop
+
+    def reached(self, stage: str, now: float) -> None:
+        """A stage has ended, and the next one begins."""
+        self.stages[stage] = self._since, now
+        self._since = now
+
+    def _drop(self) -> None:
+        # Its caller has gone or has no time left; gRPC has told it so, or is about to.
+        loop = self.future.get_loop()
+        loop.call_soon_threadsafe(self.future.cancel)
 
 
 @dataclass(frozen=True)
@@ -89,14 +107,20 @@ class Batcher:
 
     def _work(self) -> None:
         while errands := self._take():
-            begun = time.perf_counter()
+            begun = time.monotonic()
+            for errand in errands:
+                errand.reached("queue", begun)
+            self._observer.waiting(*self._desk.waiting)
             try:
                 drawn = self._answerer.draw([errand.question for errand in errands])
             except BaseException as error:
                 self._deliver(errands, [error] * len(errands))
                 continue
+            now = time.monotonic()
+            for errand in errands:
+                errand.reached("batch", now)
             samples = sum(errand.samples for errand in errands)
-            self._observer.computed(len(errands), samples, time.perf_counter() - begun)
+            self._observer.computed(len(errands), samples, now - begun)
             self._drawn.put((errands, drawn))
 
     def _settle(self) -> None:
@@ -110,13 +134,16 @@ class Batcher:
             if not batches:
                 continue
             errands = [errand for some, _ in batches for errand in some]
-            begun = time.perf_counter()
+            begun = time.monotonic()
             try:
                 outcomes = self._answerer.settle([drawn for _, drawn in batches])
             except BaseException as error:
                 self._deliver(errands, [error] * len(errands))
                 continue
-            self._observer.settled(len(errands), time.perf_counter() - begun)
+            now = time.monotonic()
+            for errand in errands:
+                errand.reached("settle", now)
+            self._observer.settled(len(errands), now - begun)
             self._deliver(errands, outcomes)
 
     def _deliver(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -39,10 +39,17 @@ class ServeOptions:
     """Samples in one request, at most."""
     max_waiting_samples: int = 4096
     """Samples waiting for the teacher before clients are asked to retry later."""
+    limits: Path | None = None
+    """TOML file with what each client may ask: rate, burst, samples waiting, cap; read again
+    whenever it changes."""
     batch: int = 64
     """Samples of several requests that the teacher is given together, at most."""
     batch_wait: float = 0.0
     """Milliseconds that the teacher waits for a batch to fill; 0: what is there goes at once."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """In which the teacher computes: float32, bf16, fp16, or auto for what is fastest here."""
+    compile: bool = False
+    """Compile the teacher (torch.compile): minutes before the service listens."""
     threads: int = 0
     """Batches that the teacher works on at once; 0 takes the number of cores, 1 with a GPU."""
     grace: float = 30.0

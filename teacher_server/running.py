@@ -20,7 +20,9 @@ from privacy.noise import NoiseSource
 from privacy.noise_reservoir import NoiseReservoir
 from protos.limits import samples_per_request
 from teacher_server.answering import Answerer, PrivateTeacher
+from teacher_server.limits import Limits
 from teacher_server.menu import MethodOffer, ServedTap
+from teacher_server.observing.operations import operations
 from teacher_server.options import ServeOptions
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.server import serve
@@ -49,12 +51,26 @@ def run(
     answerer = Answerer(teacher, public.version, menu, ledger, NoiseReservoir(noise))
     pace = options.pace(threads)
 
+    limits = None if options.limits is None else Limits(options.limits, ledger.plan)
+    if limits is not None:
+        limits.apply_caps(ledger)
+
     async def until_told_to_stop() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        ready = lambda address: on_ready(_facts(address, public, menu, ledger))  # noqa: E731
-        await serve(face, answerer, ledger, options.transport, ready, stop, pace=pace)
+        with operations(
+            options, ledger, teacher_version=public.version, mode=public.mode
+        ) as watched:
+
+            def ready(address: str) -> None:
+                facts = _facts(address, public, menu, ledger)
+                on_ready(facts | ({"metrics": watched.metrics} if watched.metrics else {}))
+
+            await serve(
+                face, answerer, ledger, options.transport, ready, stop, pace=pace,
+                observer=watched.observer, health=watched.health, limits=limits,
+            )  # fmt: skip
 
     asyncio.run(until_told_to_stop())
     # Where the ledger's fault ended it, whoever starts services again learns so by the exit code.

@@ -9,29 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
 
+from privacy.errors import LedgerError
 from privacy.ledger import Ledger
-from protos import teacher_pb2, teacher_pb2_grpc
+from protos import teacher_pb2_grpc
 from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from teacher_server.answering import Answerer
 from teacher_server.batching import Batcher, Pace
 from teacher_server.desk import Desk
 from teacher_server.flooding import channel_options
 from teacher_server.guard import Guard
+from teacher_server.health import READINESS, Health, HealthService, ledger_usable
+from teacher_server.limits import Limits
 from teacher_server.listening import Transport, bind
 from teacher_server.observer import Observer
 from teacher_server.service import AuditService, Described, TeacherService
 
 log = logging.getLogger(__name__)
 
-_SERVICES = (
-    teacher_pb2.DESCRIPTOR.services_by_name["TeacherService"].full_name,
-    teacher_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
-)
+_LIMITS_SECONDS: Final = 1.0
 _PACE = Pace()
 _NOBODY = Observer()
 
@@ -46,17 +48,23 @@ async def serve(
     *,
     pace: Pace = _PACE,
     observer: Observer = _NOBODY,
+    health: Health | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Serves until `stop` is set, then drains: what was accepted is answered.
 
-    `on_ready` is called with the address that was bound. Raises UserError when it cannot be.
+    `on_ready` is called with the address that was bound. `limits` are followed while it serves.
+    Raises UserError when the address cannot be bound.
     """
-    desk = Desk(transport.max_waiting_samples)
+    desk = Desk(transport.max_waiting_samples, gate=limits.admit if limits else None)
     batcher = Batcher(desk, answerer, pace, observer)
+    health = health or Health({"ledger": ledger_usable(ledger)})
+    health.add_check("workers", lambda: batcher.working)
     guard = Guard(
         plaintext=transport.certificates is None,
         on_ledger_fault=stop.set,
         revocations=transport.revocations(),
+        observer=observer,
     )
     server = grpc.aio.server(
         interceptors=[guard],
@@ -72,24 +80,40 @@ async def serve(
         TeacherService(face, ledger, desk), server
     )
     teacher_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(ledger), server)
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthService(health), server)
     if transport.reflection:
-        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*READINESS, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     address = bind(server, transport)
+    tasks: list[asyncio.Task[None]] = []
     try:
         batcher.start()
         await server.start()
-        for name in ("", *_SERVICES):
-            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await health.check()
+        tasks = [asyncio.create_task(health.run())]
+        if limits is not None:
+            tasks.append(asyncio.create_task(_follow(limits, ledger)))
         on_ready(address)
         await stop.wait()
     finally:
         log.info("draining")
         desk.draining = True
-        await status.enter_graceful_shutdown()
+        health.drain()
         await server.stop(transport.grace_seconds)
         # Work whose client has gone still ends: a charge under way becomes durable.
         await asyncio.to_thread(batcher.stop)
+        for task in tasks:
+            task.cancel()
         log.info("drained")
+
+
+async def _follow(limits: Limits, ledger: Ledger) -> None:
+    """Has a changed file of limits in force within a second or so."""
+    while True:
+        await asyncio.sleep(_LIMITS_SECONDS)
+        if limits.changed() and await asyncio.to_thread(limits.reload):
+            try:
+                await asyncio.to_thread(limits.apply_caps, ledger)
+            except LedgerError:
+                # Whoever asks next meets it, and the service ends; the file's caps come after it.
+                log.error("the caps of the limits could not be set")

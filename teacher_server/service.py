@@ -25,6 +25,7 @@ from teacher_server.desk import Desk
 from teacher_server.errors import RequestError
 from teacher_server.guard import caller
 from teacher_server.menu import MethodOffer, ServedTap
+from teacher_server.observer import notes
 
 INPUT_NAME: Final = "samples"
 MAX_MAGNITUDE: Final = 1e6
@@ -94,10 +95,14 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
     async def Query(
         self, request: teacher_pb2.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> teacher_pb2.QueryResponse:
-        request_id = checked_request_id(request.request_id)
+        noted = notes()
+        request_id = noted.request_id = checked_request_id(request.request_id)
         taps = checked_taps(request.taps, self._described)
         samples = checked_samples(request.samples, self._described)
         answer = await self._ask(Question(caller().name, request_id, samples, taps), context)
+        noted.samples, noted.charged_samples = len(samples), answer.charged_samples
+        noted.charge = answer.receipt.charge if answer.charged_samples else 0
+        noted.entry = answer.receipt.entry
         return teacher_pb2.QueryResponse(
             answers=[to_message(name, array) for name, array in answer.taps.items()],
             receipt=answer.receipt.to_json_bytes(),
@@ -127,8 +132,11 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
             return await asyncio.shield(errand.future)
         except asyncio.CancelledError:
             # If no worker has it yet, none will: nothing was done and nothing is charged.
-            errand.abandoned = True
+            self._desk.abandon(errand)
             raise
+        finally:
+            for name, (began, ended) in errand.stages.items():
+                notes().stage(name, began, ended)
 
     async def _budget(self) -> BudgetState:
         return await asyncio.to_thread(self._ledger.budget, caller().name)

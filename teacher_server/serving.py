@@ -70,7 +70,7 @@ def run_service(
         )
         require_room(menu, ledger.plan.draws, options.answers, ledger.budget(None))
         device = resolve_device(device_name)
-        teacher = TrainedTeacher.load(folder, device, "float32")
+        teacher = TrainedTeacher.load(folder, device, options.precision, compiled=options.compile)
         threads = 1 if device.type == "cuda" else os.cpu_count() or 1
         # As many batches are computed at once as there are cores: torch's own threads would only
         # get in their way.

@@ -49,5 +49,8 @@ class TrainedTeacher:
 
     def answers(self, samples: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
         """`samples` uint8 or float32 [n, *input shape] → tap name → float32 [k, n, *shape]."""
+        # Per thread: numbers too small to be normal take many times as long on some processors,
+        # and how long a batch takes, which bounds what is admitted, must not tell of weights.
+        torch.set_flush_denormal(True)
         outputs = to_host(self._models.answers(torch.from_numpy(samples)))
         return {name: values.numpy() for name, values in outputs.items()}
