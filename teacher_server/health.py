@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from privacy.errors import LedgerRolledBack
 from protos import teacher_pb2
 
 if TYPE_CHECKING:
@@ -59,10 +58,8 @@ def ledger_usable(ledger: Ledger) -> Check:
     """
 
     def check() -> None:
-        try:
-            ledger.check("", charge=0, draws=0)
-        except LedgerRolledBack:
-            ledger.budget(None)
+        ledger.require_usable()
+        ledger.budget(None)
 
     return check
 
