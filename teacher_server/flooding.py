@@ -11,6 +11,7 @@ from typing import Final
 
 _CONNECTIONS: Final = 1000
 _STREAMS: Final = 256
+_PENDING: Final = 10_000
 _HANDSHAKE_MILLISECONDS: Final = 10_000
 
 
@@ -25,4 +26,8 @@ def channel_options() -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
         # Calls that one connection may leave open; gRPC's own limit is 2^31.
         ("grpc.max_concurrent_streams", _STREAMS),
+        # From 1,000 calls on that wait to be taken up, gRPC would by default drop some, of any
+        # caller, as CANCELLED, which nobody retries. One client's connections could bring it there.
+        ("grpc.server.max_pending_requests", _PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING),
     ]
