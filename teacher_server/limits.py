@@ -30,8 +30,8 @@ from ktan.errors import UserError
 from privacy.budget import BudgetPlan
 from privacy.ledger import Ledger
 from protos import Reason
+from teacher_server.caps import cap_units
 from teacher_server.errors import Unavailable
-from teacher_server.opening import cap_units
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ktan.errors import UserError
-from privacy import composition, gaussian
-from privacy.accounting import budget_units
+from privacy import composition
 from privacy.budget import BudgetPlan, open_plan, settle_draws
 from privacy.composition import DpSgdRun
 from privacy.ledger import Ledger
 from privacy.ledger.witness import read_heads
 from privacy.noise import DEFAULT_NOISE, NoiseName, closeness
 from privacy.receipts import Receipt, SignedHead
+from teacher_server.caps import cap_units
 from teacher_server.ledger_folder import SPLIT_FILE, naming, witness_of
 
 if TYPE_CHECKING:
@@ -135,13 +135,6 @@ def open_ledger(
             SPLIT_FILE: (json.dumps(parts.to_json(), indent=2) + "\n").encode(),
         },
     )
-
-
-def cap_units(plan: BudgetPlan, epsilon: float) -> int:
-    """The units with which one client's answers alone would reach `epsilon`, at the plan's δ."""
-    if not 0 < epsilon <= plan.epsilon:
-        raise UserError(f"a cap of ε = {epsilon:g} must lie above 0 and within {plan.epsilon:g}")
-    return budget_units(gaussian.mu(epsilon, plan.ideal_target[1]))
 
 
 def reopen_ledger(

@@ -7,6 +7,7 @@ from pathlib import Path
 from privacy.ledger.backup import back_up
 from privacy.ledger.migration import migrate
 from teacher_server import opening
+from teacher_server.caps import cap_units
 from teacher_server.commands.options import Flag
 from teacher_server.commands.screen import print_facts
 
@@ -35,7 +36,7 @@ def cap(
         Print one JSON object.
     """
     with opening.reopen_ledger(ledger, witness) as opened:
-        opened.set_cap(client, opening.cap_units(opened.plan, epsilon))
+        opened.set_cap(client, cap_units(opened.plan, epsilon))
         state = opened.budget(client)
         print_facts({"client": client, "cap": state.cap, "left": state.client_left}, json)
 

@@ -10,10 +10,10 @@ from privacy.budget import open_plan
 from privacy.errors import BudgetExhausted
 from privacy.ledger import Ledger
 from protos import Reason
+from teacher_server.caps import cap_units
 from teacher_server.desk import Desk, Ticket
 from teacher_server.errors import Unavailable
 from teacher_server.limits import Limits
-from teacher_server.opening import cap_units
 
 PLAN = open_plan(4.0, 1e-5)
 
