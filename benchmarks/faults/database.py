@@ -55,16 +55,17 @@ class OwnDatabase:
                 )
             )
 
-    def within_transactions(self) -> int:
-        """Sessions that stand still in the middle of a transaction."""
+    def held_up(self) -> bool:
+        """Whether somebody waits for a session that stands still in the middle of a transaction."""
         with _connect(self.server) as connection:
             found = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-                " AND state LIKE 'idle in transaction%%'",
+                "SELECT true FROM pg_stat_activity AS waiting,"
+                " unnest(pg_blocking_pids(waiting.pid)) AS holder"
+                " JOIN pg_stat_activity AS still ON still.pid = holder"
+                " WHERE waiting.datname = %s AND still.state LIKE 'idle in transaction%%'",
                 [self.name],
-            ).fetchone()
-        assert found is not None
-        return int(found[0])
+            )
+            return bool(found.fetchall())
 
 
 @contextlib.contextmanager

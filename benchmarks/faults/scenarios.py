@@ -98,9 +98,9 @@ def frozen_replica(scene: Stage, database: OwnDatabase) -> None:
 
 
 def _stands_still(database: OwnDatabase) -> bool:
-    """Whether the same transaction is open for a while."""
+    """Whether the other replica waits for it, and goes on waiting."""
     for _ in range(5):
-        if not database.within_transactions():
+        if not database.held_up():
             return False
         time.sleep(0.1)
     return True

@@ -74,7 +74,8 @@ def require_newest(
     if newest.entry < seen.entry or (alone and newest.entry_hash != seen.entry_hash):
         raise LedgerMismatch(
             f"the witness {witness.path} saw entry {newest.entry} last, and entry {seen.entry} "
-            "before: it was changed while the ledger was served"
+            "before: it was changed while the ledger was served, or its storage does not honour "
+            "locks between hosts"
         )
 
 
