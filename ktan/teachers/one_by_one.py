@@ -7,7 +7,7 @@ decides which work is done. Threads share the networks, since a pass changes not
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ktan.precision import Precision, autocast, half_type
 from ktan.taps import Tap
 from ktan.teachers.answering import ReadNetwork, last_read, lower
 from ktan.teachers.folding import fold, foldable
+from ktan.teachers.scripted import Pass, can_script, plain, script
 from ktan.teachers.tsl import layer_in, without_layers
 
 
@@ -52,29 +53,39 @@ class OneByOne:
         pairs = foldable(fresh, spec.input_shape, paths)
         stop = last_read(fresh, spec.input_shape, paths, bool(self._ends))
         half = half_type(device, precision)
-        self._networks: list[Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]] = []
+        networks: list[Pass] = []
         self._layers = []
         for state in _each(weights):
             network = fold(_loaded(fresh, without_layers(state)).to(device), pairs)
             network.to(memory_format=torch.channels_last)
             lower(network, half)
-            self._networks.append(ReadNetwork(network, paths, stop))
+            networks.append(ReadNetwork(network, paths, stop))
             self._layers.append(
                 [layer_in({n: v.to(device) for n, v in state.items()}, t) for t in self._inside]
             )
+        self._networks, self._paths = networks, paths
+        logits = bool(self._ends)
+        self._run = plain(networks, paths, logits=logits)
         if compiled:
-            self._compile(spec.input_shape)
+            self._run = plain(self._compiled(networks, spec.input_shape), paths, logits=logits)
+        elif device.type == "cpu":
+            fresh = fold(fresh, pairs).to(memory_format=torch.channels_last)
+            lower(fresh, half)
+            like = spec.input_shape, device, precision
+            if can_script(ReadNetwork(fresh, paths, stop), paths, *like, logits=logits):
+                self._run = script(networks, paths, *like, logits=logits)
 
-    def _compile(self, input_shape: tuple[int, ...]) -> None:
+    def _compiled(self, networks: Sequence[Pass], input_shape: tuple[int, ...]) -> list[Pass]:
         if self._device.type == "cpu":
             require_compiler("a compiled teacher", "do not compile it")
-        self._networks = [torch.compile(one, dynamic=True) for one in self._networks]
+        compiled: list[Pass] = [torch.compile(one, dynamic=True) for one in networks]
         # One sample, and then any number: no client waits for a compiler.
         for count in (64, 1, 8):
             samples = channels_last(torch.zeros(count, *input_shape, device=self._device))
             with torch.inference_mode(), autocast(self._device, self._precision):
-                for network in self._networks:
+                for network in compiled:
                     network(samples)
+        return compiled
 
     @torch.inference_mode()
     def read(self, samples: Tensor, into: Mapping[str, Tensor]) -> None:
@@ -83,22 +94,26 @@ class OneByOne:
         `into`: tap name → float32 [k, n, ...], written.
         """
         if self._ends:
-            shape = (len(self._networks), len(samples), self._classes)
+            shape = (len(self._layers), len(samples), self._classes)
             logits = torch.empty(shape, device=self._device)
         samples = channels_last(samples)
         # One autocast for all: to enter it takes longer than a small layer.
         with autocast(self._device, self._precision):
-            for number, network in enumerate(self._networks):
-                own, features = network(samples)
+            answered = self._run(samples)
+            for number, (own, read) in enumerate(map(self._parted, answered)):
                 if self._ends:
                     logits[number].copy_(own)
                 if self._inside:
                     # Squares and products of features are made in float32.
-                    exact = {path: feature.float() for path, feature in features.items()}
+                    exact = {p: value.float() for p, value in zip(self._paths, read, strict=True)}
                     for tap, layer in zip(self._inside, self._layers[number], strict=True):
                         into[tap.name][number].copy_(tap.read(own, exact, layer))
         for tap in self._ends:
             into[tap.name].copy_(tap.read(logits, {}))
+
+    def _parted(self, values: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """Logits, or whatever stands for them where they are not read, and the features."""
+        return values[0], values[1:] if self._ends else values
 
 
 def _each(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
