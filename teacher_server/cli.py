@@ -12,6 +12,7 @@ from cyclopts import App
 from ktan.command_line import command_line as lazy
 from ktan.errors import UserError
 from privacy.errors import PrivacyError, may_pass, plainly
+from teacher_server.observing.json_logs import TextLines
 
 COMMANDS = {
     "certs": (
@@ -88,9 +89,9 @@ def command_line(tokens: Sequence[str]) -> App:
 def main() -> None:
     """Entry point. Exit code 2 and one line for a user's mistake, 1 for storage that is full or
     away for a time, 130 after ctrl-C."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("teacher_server").setLevel(logging.INFO)
     tokens = sys.argv[1:]
     try:
