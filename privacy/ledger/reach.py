@@ -1,4 +1,4 @@
-"""What a failure of the database means before a commit was asked for: nothing was charged.
+"""What a failure of the database means where nothing was charged, for certain.
 
 A database server that is away, or that ended a connection, is no fault of the ledger's: whoever
 asks again later finds it as it was. A file that cannot be read is.
@@ -20,8 +20,11 @@ stood still for too long in a transaction, too many, or waited too long for the 
 
 
 @contextmanager
-def before_commit(engine: Engine) -> Iterator[None]:
-    """Raises LedgerUnreachable in the place of what a server that is away raises."""
+def uncharged(engine: Engine) -> Iterator[None]:
+    """Raises LedgerUnreachable in the place of what a server that is away raises.
+
+    Around what comes before a commit is asked for, and what is known to have been undone.
+    """
     try:
         yield
     except (OperationalError, InterfaceError) as error:
@@ -40,7 +43,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A connection to look with. Raises LedgerUnreachable, and LedgerFault where the tables cannot
     be read."""
     try:
-        with before_commit(engine), engine.connect() as connection:
+        with uncharged(engine), engine.connect() as connection:
             yield connection
     except DBAPIError as error:
         raise LedgerFault(

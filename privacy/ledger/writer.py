@@ -6,7 +6,7 @@ who came meanwhile. So a lone caller never waits for company, and nobody waits f
 
 Whatever fails after a refusal could no longer be one stops the ledger: it is opened again, which
 looks at what is on disk, before it charges or answers anything more. A database server that goes
-away before the commit was asked for stops nothing: whoever waited asks again.
+away stops nothing where it is certain that nothing was charged: whoever waited asks again.
 """
 
 import os
@@ -34,7 +34,7 @@ from privacy.ledger.book import Book
 from privacy.ledger.database import Database
 from privacy.ledger.group import Group, Unsure
 from privacy.ledger.job import Job, nothing
-from privacy.ledger.reach import before_commit
+from privacy.ledger.reach import uncharged
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.vouching import require_newest
 from privacy.ledger.witness import Witness
@@ -241,7 +241,7 @@ class Writer:
     def _transact(self, leader: Job[Any], *, sure: bool) -> bool:
         """Settles a group in one transaction; False when it must be decided again, surely."""
         with ExitStack() as session:
-            with before_commit(self._engine):
+            with uncharged(self._engine):
                 connection = session.enter_context(self._writing.connect())
                 state = lookup.lock_state(connection)
                 self._require_our_key(state)
@@ -293,7 +293,7 @@ class Writer:
     def _commit(self, connection: Connection, head: SignedHead) -> None:
         try:
             connection.commit()
-        except DBAPIError:
+        except DBAPIError as error:
             # The outcome is unknown. This connection can only roll back now; a fresh one sees
             # whether the entry is there, and what it sees is on disk. It takes the lock first: the
             # commit may still be under way on a server.
@@ -306,7 +306,9 @@ class Writer:
             finally:
                 fresh.dispose()
             if found != head.entry_hash:
-                raise
+                # Not there, and its lock is free: it was undone.
+                with uncharged(self._engine):
+                    raise error
 
     def _unseen(self, state: Row[Any]) -> SignedHead | None:
         """The head of what another replica committed and perhaps died before witnessing it."""

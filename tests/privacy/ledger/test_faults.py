@@ -139,6 +139,7 @@ def test_a_commit_that_failed_after_all_is_looked_up_and_answered(ledger, place,
     assert asker.settle(ledger, "r2", "b").charged == 100
 
 
+@ON_SQLITE
 def test_a_commit_that_failed_releases_nothing_and_stops_the_ledger(ledger, place, asker) -> None:
     fail_commits(ledger, after=False)
     with pytest.raises(LedgerFault, match="disk I/O error"):

@@ -88,6 +88,28 @@ def test_a_connection_that_is_ended_in_a_transaction(
         assert [entry.request_id for entry in again.entries(1)] == ["r1", "r2"]
 
 
+def test_a_commit_that_the_server_never_saw_charges_nothing(
+    database, tmp_path, plan, asker
+) -> None:
+    """Its connection ends before it is sent: a look, behind the lock, finds that it was undone."""
+    place = Place(tmp_path / "ledger", tmp_path / "elsewhere" / "head.json", database.url)
+    with place.create(plan) as ledger:
+        dialect = ledger._writer._writing.dialect
+        commit = dialect.do_commit
+
+        def cut_off(connection: object) -> None:
+            dialect.do_commit = commit
+            assert database.terminate() > 0
+            commit(connection)
+
+        dialect.do_commit = cut_off
+        with pytest.raises(LedgerUnreachable):
+            asker.settle(ledger, "r1", "a")
+        assert ledger.budget().spent == 0
+        assert asker.settle(ledger, "r1", "a").charged == 100
+        assert asker.settle(ledger, "r1", "a").repeated
+
+
 def test_a_commit_whose_connection_was_lost_stops_the_ledger(
     database, tmp_path, plan, asker
 ) -> None:
