@@ -1,0 +1,100 @@
+"""Clients of the service.
+
+    python -m benchmarks.serving.clients ADDRESS FOLDER CLIENTS SAMPLES SECONDS
+
+Each of CLIENTS has a certificate and a channel of its own and one request of SAMPLES new images
+under way at a time. Prints images a second and the latencies as JSON, after a quarter of SECONDS to
+warm up. Every answer is parsed and its receipt looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+import uuid
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from benchmarks.serving.models import SHAPE
+from protos import teacher_pb2, teacher_pb2_grpc
+from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+
+
+class Images:
+    """Requests of images that nobody has asked about."""
+
+    def __init__(self, client: int, samples: int) -> None:
+        self._count = 0
+        generator = np.random.default_rng()
+        self._images = generator.integers(0, 256, (samples, *SHAPE), dtype=np.uint8)
+        self._flat = self._images.reshape(samples, -1)
+        self._flat[:, :4] = np.frombuffer(np.uint32(client).tobytes(), np.uint8)
+        self._marks = self._flat[:, 4:12].view(np.int64)
+
+    def request(self) -> teacher_pb2.QueryRequest:
+        self._marks[:, 0] = np.arange(self._count, self._count + len(self._flat))
+        self._count += len(self._flat)
+        tensor = teacher_pb2.Tensor(
+            name="samples",
+            dtype=teacher_pb2.DATA_TYPE_UINT8,
+            shape=self._images.shape,
+            data=self._images.tobytes(),
+        )
+        return teacher_pb2.QueryRequest(request_id=str(uuid.uuid4()), samples=[tensor])
+
+
+def channel(address: str, folder: Path, client: int) -> grpc.aio.Channel:
+    """With a certificate of the client's own, over a connection of its own."""
+    own = folder / f"client-{client}"
+    credentials = grpc.ssl_channel_credentials(
+        *((own / name).read_bytes() for name in ("ca.pem", "key.pem", "certificate.pem"))
+    )
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+    ]
+    return grpc.aio.secure_channel(address, credentials, options)
+
+
+async def load(address: str, folder: Path, clients: int, samples: int, seconds: float) -> dict:
+    """Images a second while everybody asks, and the latencies in milliseconds."""
+    begin = time.perf_counter() + seconds / 4
+    end = begin + seconds
+    done: list[tuple[float, float]] = []
+
+    async def ask(client: int) -> None:
+        images = Images(client, samples)
+        async with channel(address, folder, client) as opened:
+            stub = teacher_pb2_grpc.TeacherServiceStub(opened)
+            while (started := time.perf_counter()) < end:
+                response = await stub.Query(images.request(), timeout=60)
+                assert response.charged_samples == samples
+                assert response.receipt
+                done.append((started, time.perf_counter()))
+
+    await asyncio.gather(*(ask(client) for client in range(clients)))
+    latencies = [1e3 * (last - first) for first, last in done if begin <= last < end]
+    return {
+        "images_per_second": len(latencies) * samples / seconds,
+        "requests": len(latencies),
+        **{f"p{q}_ms": float(np.percentile(latencies, q)) for q in (50, 95, 99)},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("clients", type=int)
+    parser.add_argument("samples", type=int)
+    parser.add_argument("seconds", type=float)
+    print(json.dumps(asyncio.run(load(**vars(parser.parse_args())))))
+
+
+if __name__ == "__main__":
+    main()
