@@ -7,10 +7,11 @@ rehearsal a synthetic one. No torch here.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from teacher_server.options import ServeOptions
 from teacher_server.public_teacher import PublicTeacher
 from teacher_server.server import serve
 from teacher_server.service import Described
+
+_COLLECT_AFTER: Final = 20_000
+"""Objects more than before, by Python's count, after which it looks for cycles."""
 
 
 def run(
@@ -51,6 +55,11 @@ def run(
     answerer = Answerer(teacher, public.version, menu, ledger, NoiseReservoir(noise))
     pace = options.pace(threads)
 
+    # What is loaded by now lives as long as the process: no collection need look at it again, each
+    # of which would hold up every request. What a request leaves behind is not in cycles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     limits = None if options.limits is None else Limits(options.limits, ledger.plan)
     if limits is not None:
         limits.apply_caps(ledger)
