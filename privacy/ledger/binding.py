@@ -67,8 +67,11 @@ def bind(data: Path, ledger_id: str, dataset_id: str, public_key: bytes) -> None
     """
     wanted = Binding(ledger_id, dataset_id, public_key)
     body = {"ledger_id": ledger_id, "dataset_id": dataset_id, "public_key": public_key.hex()}
+    path = binding_path(data)
+    # Data that are generated have no folder yet.
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        create_durably(binding_path(data), canonical_json.encode(body) + b"\n")
+        create_durably(path, canonical_json.encode(body) + b"\n")
     except FileExistsError:
         found = read_binding(data)
         if found != wanted:

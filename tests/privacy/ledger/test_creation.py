@@ -203,3 +203,10 @@ def test_a_file_of_data_is_bound_like_a_folder(tmp_path) -> None:
     (tmp_path / "table.npz").write_bytes(b"")
     bind(tmp_path / "table.npz", "ab" * 16, "arrays", bytes(32))
     assert (tmp_path / "table.npz.ledger.json").is_file()
+
+
+def test_data_that_are_still_to_be_made_are_bound_where_they_will_be(tmp_path) -> None:
+    """As a data set that is generated, its folder with its first file."""
+    data = tmp_path / "data" / "glyphs"
+    bind(data, "an id", "glyphs", bytes(32))
+    require_bound(data, "an id")
