@@ -22,10 +22,10 @@ from benchmarks.fuzz.target import FILES, Target, Use, running
 
 GROWTH_MIB: Final = 64
 """Resident memory that may be added after the warm-up."""
-MORE_THREADS: Final = 8
+MORE_THREADS: Final = 12
 """gRPC's pool of threads breathes, and lets go of idle ones after a while."""
-MORE_FILES: Final = 4
-"""So does the ledger's pool of connections to its tables."""
+MORE_FILES: Final = 2
+"""A connection of the fuzzer's own may just be opening."""
 _WARM_UP: Final = 0.2
 _HELD_PER: Final = 2000
 """Hostile requests for each slow connection of a kind."""

@@ -71,7 +71,7 @@ _INVALID: Final = frozenset({"status 3"})
 _CANCELLED: Final = frozenset({"status 1"})
 SPEECHES: Final[dict[str, tuple[frozenset[str], Speech]]] = {
     "frames of random bytes": (_ENDED, lambda rng, face: rng.randbytes(900)),
-    "frames of all kinds": (_ENDED | IGNORED | _TRANSPORT, _any_frames),
+    "frames of all kinds": (_ENDED | IGNORED | _TRANSPORT | {"status 14"}, _any_frames),
     "a frame of 16 MB": (
         _ENDED, lambda rng, face: frame(frames.DATA, 0, 1, b"x" * 9, length=2**24 - 1)
     ),
@@ -102,8 +102,8 @@ SPEECHES: Final[dict[str, tuple[frozenset[str], Speech]]] = {
     "5,000 pings": (_ENDED, lambda rng, face: 5000 * frame(frames.PING, 0, 0, bytes(8))),
     "5,000 settings": (_ENDED | IGNORED, lambda rng, face: 5000 * frame(frames.SETTINGS, 0, 0)),
     "endless headers": (_ENDED | IGNORED, _continuations),
-    "1,000 streams reset at once": (_ENDED | IGNORED, _resets),
-    "1,000 streams left open": (_ENDED | IGNORED, _streams),
+    "1,000 streams reset at once": (_ENDED | IGNORED | _CANCELLED, _resets),
+    "1,000 streams left open": (_ENDED | IGNORED | _CANCELLED, _streams),
     "half-closed without a message": (IGNORED | _ENDED | _CANCELLED, lambda rng, face: _query()),
     "message cut off": (
         IGNORED | _TRANSPORT, lambda rng, face: _query(message(_settled(rng, face), length=2**20))

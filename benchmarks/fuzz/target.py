@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,6 +45,7 @@ class Use:
     resident: int
     """Bytes."""
     files: int
+    """But the ledger's tables: SQLite keeps as many open as were ever read at once, for reuse."""
     threads: int
 
 
@@ -89,7 +90,12 @@ class Target:
         place = Path(f"/proc/{self.process.pid}")
         status = (place / "status").read_text()
         found = dict(re.findall(r"(VmRSS|Threads):\s+(\d+)", status))
-        return Use(int(found["VmRSS"]) * 1024, len(os.listdir(place / "fd")), int(found["Threads"]))
+        files = 0
+        for link in (place / "fd").iterdir():
+            # One may be closed meanwhile.
+            with suppress(FileNotFoundError):
+                files += "ledger.sqlite" not in os.readlink(link)
+        return Use(int(found["VmRSS"]) * 1024, files, int(found["Threads"]))
 
     def seconds(self) -> float:
         """Of processor, used so far."""
