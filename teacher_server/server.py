@@ -77,7 +77,7 @@ async def serve(
         ],
     )
     teacher_pb2_grpc.add_TeacherServiceServicer_to_server(
-        TeacherService(face, ledger, desk), server
+        TeacherService(face, ledger, desk, observer), server
     )
     teacher_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(ledger), server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthService(health), server)
@@ -96,9 +96,9 @@ async def serve(
         on_ready(address)
         await stop.wait()
     finally:
-        log.info("draining")
-        desk.draining = True
+        log.info("draining; what was accepted has %g s to end", transport.grace_seconds)
         health.drain()
+        desk.draining = True
         await server.stop(transport.grace_seconds)
         # Work whose client has gone still ends: a charge under way becomes durable.
         await asyncio.to_thread(batcher.stop)

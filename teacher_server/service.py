@@ -25,7 +25,7 @@ from teacher_server.desk import Desk
 from teacher_server.errors import RequestError
 from teacher_server.guard import caller
 from teacher_server.menu import MethodOffer, ServedTap
-from teacher_server.observer import notes
+from teacher_server.observer import Observer, notes
 
 INPUT_NAME: Final = "samples"
 MAX_MAGNITUDE: Final = 1e6
@@ -54,10 +54,11 @@ class Described:
 class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
     """Describe, Query, GetBudget."""
 
-    def __init__(self, described: Described, ledger: Ledger, desk: Desk):
+    def __init__(self, described: Described, ledger: Ledger, desk: Desk, observer: Observer):
         self._described = described
         self._ledger = ledger
         self._desk = desk
+        self._observer = observer
 
     async def Describe(
         self, request: teacher_pb2.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -127,6 +128,7 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
             future=asyncio.get_running_loop().create_future(),
         )
         self._desk.admit(errand)
+        self._observer.waiting(*self._desk.waiting)
         try:
             # A client that goes away or runs out of time must not stop a charge half-way.
             return await asyncio.shield(errand.future)

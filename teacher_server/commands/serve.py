@@ -7,6 +7,7 @@ from pathlib import Path
 from privacy.noise import DEFAULT_NOISE, NoiseName
 from teacher_server.commands.options import Flag, Serving
 from teacher_server.commands.screen import print_facts
+from teacher_server.observing.json_logs import set_up_logs
 from teacher_server.options import ServeOptions
 from teacher_server.serving import run_service
 
@@ -43,6 +44,7 @@ def serve(
     json
         Print one JSON object once the service listens.
     """
+    set_up_logs(options.log_format)
     run_service(
         teacher,
         ledger,

@@ -16,7 +16,6 @@ from privacy.ledger import Ledger
 from teacher_server.health import Health, ledger_usable
 from teacher_server.observer import Observer, Observers
 from teacher_server.observing.gauges import LedgerStanding, LinesLost, ServiceFacts
-from teacher_server.observing.json_logs import set_up_logs
 from teacher_server.observing.metrics import Metrics
 from teacher_server.observing.port import OperationsPort
 from teacher_server.observing.request_log import RequestLog
@@ -38,11 +37,9 @@ def operations(
 ) -> Iterator[Operations]:
     """Everything that is asked for, from here to the end of the block.
 
-    In the main thread SIGHUP reopens the request log. Logs are JSON from here on, where that is
-    asked for. Raises UserError, with nothing left behind.
+    In the main thread SIGHUP reopens the request log. Raises UserError, with nothing left
+    behind.
     """
-    if options.log_format == "json":
-        set_up_logs("json")
     health = Health({"ledger": ledger_usable(ledger)})
     program = version("ktan")
     observers: list[Observer] = []

@@ -15,6 +15,7 @@ from privacy.errors import PrivacyError, plainly
 from privacy.noise import source
 from teacher_server.commands.options import Flag, Serving
 from teacher_server.commands.screen import print_facts
+from teacher_server.observing.json_logs import set_up_logs
 from teacher_server.options import ServeOptions
 from teacher_server.rehearsal.likeness import public_teacher, rehearsed_menu
 from teacher_server.rehearsal.options import RehearsalOptions
@@ -49,6 +50,7 @@ def rehearse(
     json
         Print one JSON object once the service listens.
     """
+    set_up_logs(options.log_format)
     options.check()
     rehearsed.check()
     teacher = public_teacher(rehearsed)
