@@ -55,17 +55,17 @@ class OwnDatabase:
                 )
             )
 
-    def held_up(self) -> bool:
-        """Whether somebody waits for a session that stands still in the middle of a transaction."""
+    def waited_for(self) -> set[tuple[object, ...]]:
+        """Transactions that do nothing while somebody waits for them: their session and begin."""
         with _connect(self.server) as connection:
             found = connection.execute(
-                "SELECT true FROM pg_stat_activity AS waiting,"
+                "SELECT still.pid, still.xact_start FROM pg_stat_activity AS waiting,"
                 " unnest(pg_blocking_pids(waiting.pid)) AS holder"
                 " JOIN pg_stat_activity AS still ON still.pid = holder"
                 " WHERE waiting.datname = %s AND still.state LIKE 'idle in transaction%%'",
                 [self.name],
             )
-            return bool(found.fetchall())
+            return set(found.fetchall())
 
 
 @contextlib.contextmanager

@@ -98,12 +98,12 @@ def frozen_replica(scene: Stage, database: OwnDatabase) -> None:
 
 
 def _stands_still(database: OwnDatabase) -> bool:
-    """Whether the other replica waits for it, and goes on waiting."""
+    """Whether the other replica waits for one and the same transaction all the while."""
+    held = database.waited_for()
     for _ in range(5):
-        if not database.held_up():
-            return False
         time.sleep(0.1)
-    return True
+        held &= database.waited_for()
+    return bool(held)
 
 
 def full_disk(scene: Stage, disk: Path) -> None:
