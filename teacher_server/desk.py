@@ -123,7 +123,8 @@ class Desk:
     def take(self, most: int, wait: float = 0.0) -> list[Ticket]:
         """Requests of up to `most` samples together (one larger request by itself), in turns.
 
-        Blocks until there is one, and then for up to `wait` seconds until there are `most` samples.
+        Blocks until there is one, and then, while others are being answered, for up to `wait`
+        seconds until there are `most` samples.
         Whose deadline has passed or whose caller has gone is not among them. Empty once closed and
         nothing waits.
         """
@@ -170,9 +171,15 @@ class Desk:
             self._changed.notify_all()
 
     def _gather(self, most: int, wait: float) -> None:
-        """Until a batch is full, nothing waits any more, or time is up."""
+        """Until a batch is full, nothing waits any more, or time is up.
+
+        At once where nothing else is at work: an idle service has nobody to wait for, and whoever
+        is being answered may soon ask again.
+        """
         end = self._clock() + wait
-        while 0 < self._turns.samples < most and not (self._closed or self.draining):
+        while 0 < self._turns.samples < min(most, self._inside) and not (
+            self._closed or self.draining
+        ):
             left = end - self._clock()
             if left <= 0 or not self._changed.wait(left):
                 return
