@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-train bench-growth bench-fuzz bench-ensemble bench-dp-sgd bench-serve bench-faults constraints clean
+.PHONY: help setup demo test test-long lint format proto bench bench-privacy bench-audit bench-selection bench-train bench-growth bench-fuzz bench-ensemble bench-dp-sgd bench-serve bench-faults bench-soak constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-dp-sgd: setup ## DP-SGD in each mode, beside plain SGD and Opacus's own wa
 
 bench-faults: setup ## The service under eleven faults, and whether the promise was kept (minutes)
 	$(BIN)/python -m benchmarks.faults
+
+bench-soak: setup ## Twenty minutes of overload by clients that come, go, die and cancel; books and memory afterwards
+	$(BIN)/python -m benchmarks.soak
 
 bench-selection: setup ## Seconds of each query selection, beside the textbook's k-centre (a minute)
 	$(BIN)/python -m benchmarks.selection

@@ -1,0 +1,123 @@
+"""The soak's own arithmetic: it must see an unfair service, growth, and books that do not agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soaking.books import Books, Settled, balance
+from benchmarks.soaking.figures import fairness, percentiles, slope
+from benchmarks.soaking.journal import Asked, Journal, read
+
+TAPS, PRICE, COUNT = 2, 100, 8
+HELD = Settled(digest="d", new=TAPS * COUNT, receipt="r", charge=PRICE * COUNT)
+
+
+def journal(path: Path, *events: str) -> dict[str, Asked]:
+    """One request, `a`, and what became of it."""
+    kept = Journal(path)
+    kept.ask(1.0, "a", 0, COUNT)
+    for event in events:
+        match event.split(":"):
+            case ["send"]:
+                kept.send("a")
+            case ["got", digest, charged]:
+                kept.got("a", digest, int(charged), b"r")
+            case ["no", status]:
+                kept.no("a", status, 0.5)
+            case ["cut"]:
+                kept.cut("a")
+    return read(path)
+
+
+def found(asked: dict[str, Asked], settled: dict[str, Settled]) -> Books:
+    books = Books()
+    balance(books, "client-0", asked, settled, TAPS, PRICE)
+    return books
+
+
+def test_fairness_is_jain_s_index() -> None:
+    assert fairness([5.0, 5.0, 5.0]) == 1.0
+    assert fairness([9.0, 0.0, 0.0]) == pytest.approx(1 / 3)
+    # Jain, Chiu & Hawe 1984: k of n alike and the rest nothing give k/n.
+    assert fairness([2.0] * 7 + [0.0] * 3) == pytest.approx(0.7)
+    assert fairness([]) == fairness([0.0, 0.0]) == 1.0
+
+
+def test_a_slope_is_that_of_the_line() -> None:
+    times = [100.0, 110.0, 120.0, 130.0]
+    assert slope(times, [3 + 0.25 * t for t in times]) == pytest.approx(0.25)
+    assert slope(times, [7.0] * 4) == pytest.approx(0.0)
+    assert slope([5.0], [1.0]) == slope([], []) == 0.0
+
+
+def test_percentiles() -> None:
+    assert percentiles(list(map(float, range(1001)))) == {
+        "p50": 500.0, "p90": 900.0, "p99": 990.0, "p99.9": 999.0,
+    }  # fmt: skip
+    assert percentiles([]) == {}
+
+
+def test_a_journal_tells_who_died_under_a_call(tmp_path: Path) -> None:
+    asked = journal(tmp_path / "j", "send", "no:UNAVAILABLE OVERLOADED", "send")["a"]
+    assert (asked.died, asked.in_doubt, asked.unhinted) == (1, True, 0)
+    assert dict(asked.refused) == {"UNAVAILABLE OVERLOADED": 1}
+    (tmp_path / "j").unlink()
+    asked = journal(tmp_path / "j", "send", "no:UNAVAILABLE OVERLOADED")["a"]
+    assert (asked.died, asked.in_doubt) == (0, False)
+
+
+def test_books_that_agree(tmp_path: Path) -> None:
+    again = journal(tmp_path / "j", "send", "send", f"got:d:{COUNT}", "send", "got:d:0")
+    assert found(again, {"a": HELD}).broken == []
+    refused = journal(tmp_path / "k", "send", "no:UNAVAILABLE OVERLOADED")
+    assert found(refused, {}).broken == []
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (["send"], "died"),
+        (["send", "cut"], "cancelled or broke its connection"),
+        (["send", "no:DEADLINE_EXCEEDED"], "deadline passed"),
+        (["send", "no:UNAVAILABLE"], "connection lost"),
+    ],
+)
+def test_settled_and_never_heard(tmp_path: Path, last: list[str], why: str) -> None:
+    books = found(journal(tmp_path / "j", *last), {"a": HELD})
+    assert (dict(books.unheard), books.broken) == ({why: 1}, [])
+
+
+@pytest.mark.parametrize(
+    ("events", "held", "fault"),
+    [
+        (["send", f"got:d:{COUNT}"], None, "an answer without an entry"),
+        (["send", f"got:x:{COUNT}"], HELD, "an answer that is not the stored one"),
+        (["send", f"got:d:{COUNT}", "send", f"got:d:{COUNT}"], HELD, "charged twice"),
+        (["send", "got:d:0"], HELD, "a charge that no answer told of"),
+        (["send", "no:UNAVAILABLE OVERLOADED"], HELD, "refused each time"),
+        (
+            ["send", f"got:d:{COUNT}"],
+            dataclasses.replace(HELD, charge=2 * HELD.charge),
+            "not the samples' price",
+        ),
+        (
+            ["send", f"got:d:{COUNT}"],
+            dataclasses.replace(HELD, receipt="other"),
+            "a receipt that is not the stored one",
+        ),
+    ],
+)
+def test_books_that_do_not_agree(
+    tmp_path: Path, events: list[str], held: Settled | None, fault: str
+) -> None:
+    settled = {} if held is None else {"a": held}
+    (said,) = found(journal(tmp_path / "j", *events), settled).broken
+    assert fault in said
+    assert "client-0 a" in said
+
+
+def test_an_entry_that_nobody_asked_for() -> None:
+    assert len(found({}, {"b": HELD}).broken) == 1
