@@ -1,10 +1,15 @@
-"""A job's script is run with stand-ins for every program, and what they were told is parsed."""
+"""A job's script is run with stand-ins for every program, and what they were told is parsed.
+
+So is what a page tells its reader to type.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +17,13 @@ from typing import Any
 import cyclopts
 from torch.distributed.run import get_args_parser
 
+from privacy.audit.cli import command_line as privacy_audit
 from student_client.cli import command_line as student_client
 from teacher_server.cli import command_line as teacher_server
 
 FILES = Path(__file__).parents[2] / "deploy" / "training"
 _OURS: Mapping[str, Callable[[Sequence[str]], cyclopts.App]] = {
+    "privacy-audit": privacy_audit,
     "student-client": student_client,
     "teacher-server": teacher_server,
 }
@@ -54,6 +61,13 @@ class Programs:
     @property
     def _log(self) -> Path:
         return self.folder / "calls.log"
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """Commands in a page's blocks, a list of words each; those of a language are left out."""
+    for block in re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield shlex.split(line, comments=True)
 
 
 def command_of(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

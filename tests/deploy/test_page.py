@@ -2,30 +2,21 @@
 
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 from cyclopts.exceptions import CycloptsError
 
-from tests.deploy.command_lines import FILES, command_of, parsed
+from tests.deploy.command_lines import FILES, command_of, parsed, typed
 
 ROOT = FILES.parents[1]
-PAGE = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+CLUSTERS = ROOT / "docs" / "clusters.md"
+PAGE = CLUSTERS.read_text(encoding="utf-8")
 OURS = ("student-client", "teacher-server")
 spec = importlib.util.spec_from_file_location("launch", FILES / "ray" / "launch.py")
 launch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(launch)
-
-
-def lines():
-    """Commands in the page's blocks, a list of words each."""
-    for block in re.findall(r"```\n(.*?)```", PAGE, re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            yield shlex.split(line)
-
-
-OUR_LINES = [words for words in lines() if any(word in OURS for word in words)]
+OUR_LINES = [words for words in typed(CLUSTERS) if any(word in OURS for word in words)]
 
 
 @pytest.mark.parametrize("words", OUR_LINES, ids=" ".join)
