@@ -80,7 +80,13 @@ class Desk:
         """The same by client."""
         self._closed = False
         self.draining = False
-        self._changed = threading.Condition(threading.Lock())
+        self._gathering = False
+        """Whether a worker waits for a batch to fill, and"""
+        self._enough = 0
+        """the samples that are enough for it."""
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._filled = threading.Condition(lock)
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -118,7 +124,10 @@ class Desk:
             self._held[client] = held + samples
             self._inside += samples
             self._turns.add(ticket)
-            self._changed.notify()
+            if not self._gathering:
+                self._changed.notify()
+            elif self._turns.samples >= self._enough:
+                self._filled.notify()
 
     def take(self, most: int, wait: float = 0.0) -> list[Ticket]:
         """Requests of up to `most` samples together (one larger request by itself), in turns.
@@ -130,8 +139,9 @@ class Desk:
         """
         while True:
             with self._changed:
-                while not self._turns.requests:
-                    if self._closed:
+                # One worker at a time looks after what comes; the others are left asleep.
+                while self._gathering or not self._turns.requests:
+                    if self._closed and not self._turns.requests:
                         return []
                     self._changed.wait()
                 if wait > 0:
@@ -149,6 +159,9 @@ class Desk:
         """A request that was taken is answered, or has failed: its room is free again."""
         with self._changed:
             self._free(ticket)
+            if self._gathering and self._turns.samples >= self._inside:
+                # Nobody else is being answered: there is nobody to wait for.
+                self._filled.notify()
 
     def abandon(self, ticket: Ticket) -> bool:
         """Its caller has gone: True where it was waiting, is dropped, and its room is free again.
@@ -169,6 +182,7 @@ class Desk:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._filled.notify_all()
 
     def _gather(self, most: int, wait: float) -> None:
         """Until a batch is full, nothing waits any more, or time is up.
@@ -177,12 +191,15 @@ class Desk:
         is being answered may soon ask again.
         """
         end = self._clock() + wait
-        while 0 < self._turns.samples < min(most, self._inside) and not (
-            self._closed or self.draining
-        ):
+        self._gathering = True
+        while not (self._closed or self.draining):
+            self._enough = min(most, self._inside)
             left = end - self._clock()
-            if left <= 0 or not self._changed.wait(left):
-                return
+            if not 0 < self._turns.samples < self._enough or left <= 0:
+                break
+            if not self._filled.wait(left):
+                break
+        self._gathering = False
 
     def _next(self, most: int) -> tuple[list[Ticket], list[Ticket]]:
         """The next batch, and what was dropped on the way."""

@@ -263,8 +263,17 @@ def test_closing_wakes_all_who_wait(new_desk):
         assert results == [[]]
 
 
+def _busy(desk):
+    """A request of another client, that a worker has."""
+    ticket = Ticket("at work", 1, LATER)
+    desk.admit(ticket)
+    assert desk.take(1) == [ticket]
+    return ticket
+
+
 def test_a_batch_that_is_waited_for_goes_as_soon_as_it_is_full(new_desk):
     desk = new_desk(100, share=1.0)
+    _busy(desk)
     thread, results = _in_thread(lambda: desk.take(3, wait=PATIENCE * 10))
     tickets = _admit(desk, 1, 1, 1)
     thread.join(PATIENCE)
@@ -273,8 +282,27 @@ def test_a_batch_that_is_waited_for_goes_as_soon_as_it_is_full(new_desk):
 
 def test_a_batch_that_does_not_fill_goes_when_time_is_up(new_desk):
     desk = new_desk(100, share=1.0)
+    _busy(desk)
     tickets = _admit(desk, 1, 1)
     assert desk.take(3, wait=1e-6) == tickets
+
+
+def test_an_idle_service_waits_for_nobody(new_desk):
+    desk = new_desk(100, share=1.0)
+    tickets = _admit(desk, 1, 1)
+    thread, results = _in_thread(lambda: desk.take(3, wait=PATIENCE * 10))
+    thread.join(PATIENCE)
+    assert results == [tickets]
+
+
+def test_a_batch_waits_no_longer_once_nobody_else_is_answered(new_desk):
+    desk = new_desk(100, share=1.0)
+    other = _busy(desk)
+    tickets = _admit(desk, 1, 1)
+    thread, results = _in_thread(lambda: desk.take(3, wait=PATIENCE * 10))
+    desk.leave(other)
+    thread.join(PATIENCE)
+    assert results == [tickets]
 
 
 def test_no_wakening_is_lost_between_workers(clock):
