@@ -122,7 +122,6 @@ def test_keys_are_read_by_the_group_and_nobody_else(pod):
     assert group == pod["spec"]["securityContext"]["runAsGroup"]
     secrets = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
     assert secrets
-    # 0440 in the file is an octal number to YAML 1.1, as Kubernetes reads it.
     assert {secret["defaultMode"] for secret in secrets} == {0o440}
 
 
