@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from benchmarks.soaking.crowd import (
     closed_clients,
     closed_groups,
     open_groups,
+    send_home,
 )
 from benchmarks.soaking.figures import percentiles, slope
 from benchmarks.soaking.journal import read
@@ -97,12 +98,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--overload", type=float, default=1.5, help="of the capacity measured")
+    parser.add_argument(
+        "--calls", type=int, default=100, help="that a client leaves open on its connection"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args(words)
     over = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: over.set())
     with tempfile.TemporaryDirectory(prefix="ktan-soak-") as place:
-        report = soak(Path(place), arguments.minutes, arguments.overload, over)
+        report = soak(Path(place), arguments, over)
     print(shown(report))
     arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for line in report["violated"]:
@@ -110,8 +114,9 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if report["violated"] else 0
 
 
-def soak(folder: Path, minutes: float, overload: float, over: threading.Event) -> dict[str, Any]:
+def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> dict[str, Any]:
     """The whole of it; `over` ends the load early. The report."""
+    minutes, overload, calls = arguments.minutes, arguments.overload, arguments.calls
     journals = folder / "journals"
     journals.mkdir()
     violated: list[str] = []
@@ -119,9 +124,12 @@ def soak(folder: Path, minutes: float, overload: float, over: threading.Event) -
         watch = Watch(target)
         face = watch.describe()
         plan = partial(
-            Plan, target.address, str(target.certificates), str(journals), tuple(face.input_shape)
-        )
-        capacity = _capacity(closed_groups(plan), journals, over)
+            Plan, target.address, str(target.certificates), str(journals),
+            tuple(face.input_shape), calls,
+        )  # fmt: skip
+
+        measuring = closed_groups(plan)
+        capacity = _capacity(measuring, journals, over)
         if not target.alive:
             raise RuntimeError(f"the service ended by itself: {target.log.read_text()}")
         before = watch.look().use
@@ -132,20 +140,24 @@ def soak(folder: Path, minutes: float, overload: float, over: threading.Event) -
             _watch_until(begin + 60 * minutes, watch, over, violated)
             end = time.monotonic()
             troubles.end()
-            for group in groups:
-                group.leave()
+            send_home(groups)
         loaded = watch.moments[1:]
-        after = _settled_down(watch, before, violated) if target.alive else before
+        if target.alive:
+            after = _settled_down(target, before, violated)
+        else:
+            after = before
+            violated.append("the service ended before it was told to")
         code = target.stop()
         if code:
             violated.append(f"the service ended with exit code {code}")
         _complaints(target.log, violated)
     violated += [
         f"a process of {group.name} clients ended with exit code {code}"
-        for group in groups
+        for group in (*measuring, *groups)
         for code in group.ended
         if code
     ]
+    print("the service has ended; the ledger is held against the journals", flush=True)
     price = sum(tap.charge for tap in face.taps)
     books, tally = _account(folder, journals, len(face.taps), price, Tally(begin, end))
     violated += [f"{count} × {what}" for what, count in tally.wrong.items()]
@@ -156,7 +168,8 @@ def soak(folder: Path, minutes: float, overload: float, over: threading.Event) -
     memory = _memory(loaded, begin, end, violated)
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "command": f"python -m benchmarks.soak --minutes {minutes:g} --overload {overload:g}",
+        "command": f"python -m benchmarks.soak --minutes {minutes:g} --overload {overload:g} "
+        f"--calls {calls}",
         "cores": os.cpu_count(),
         "minutes": round((end - begin) / 60, 2),
         "clients": CLIENTS,
@@ -249,8 +262,7 @@ def _capacity(groups: list[Group], journals: Path, over: threading.Event) -> flo
         begin = time.monotonic() + _WARM_UP
         over.wait(_WARM_UP + CAPACITY_SECONDS)
         end = time.monotonic()
-        for group in groups:
-            group.leave()
+        send_home(groups)
     served = sum(
         request.count
         for number in closed_clients()
@@ -264,18 +276,13 @@ def _capacity(groups: list[Group], journals: Path, over: threading.Event) -> flo
 @contextmanager
 def _crowd(groups: list[Group]) -> Iterator[Troubles]:
     """Started, and in any case gone in the end."""
-    try:
+    with ExitStack() as stack:
         for group in groups:
             group.start()
+            stack.callback(group.kill)
         troubles = Troubles(groups, random.Random())
-        try:
-            yield troubles
-        finally:
-            troubles.end()
-    finally:
-        for group in groups:
-            with suppress(AttributeError):
-                group.process.kill()
+        stack.callback(troubles.end)
+        yield troubles
 
 
 def _watch_until(end: float, watch: Watch, over: threading.Event, violated: list[str]) -> None:
@@ -298,11 +305,11 @@ def _watch_until(end: float, watch: Watch, over: threading.Event, violated: list
             )
 
 
-def _settled_down(watch: Watch, before: Use, violated: list[str]) -> Use:
+def _settled_down(target: Target, before: Use, violated: list[str]) -> Use:
     """What the service holds once everybody has left; connections take a moment to be gone."""
     deadline = time.monotonic() + 30
     while True:
-        use = watch.look().use
+        use = target.use()
         files, threads = use.files - before.files, use.threads - before.threads
         if files <= FILES and threads <= THREADS:
             return use

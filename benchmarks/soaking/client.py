@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import random
+import re
 import signal
 import sys
 import time
@@ -28,7 +30,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from benchmarks.faults.stream import answer_rows, told
-from benchmarks.soaking.journal import MAYBE, Journal, read
+from benchmarks.soaking.journal import MAYBE, Journal, unfinished
 from protos import teacher_pb2, teacher_pb2_grpc, to_message
 from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 
@@ -42,6 +44,9 @@ _AGAIN: Final = 0.01
 """Of the answered requests, how many are sent once more."""
 _UNHINTED: Final = 0.5
 """Seconds to wait where the service could say nothing."""
+_TEXT: Final = 100
+_NUMBERS: Final = re.compile(r"[0-9]+")
+"""Ports and times, without which gRPC's texts are few."""
 _OPTIONS: Final = [
     ("grpc.use_local_subchannel_pool", 1),
     # Every refusal is seen here, and obeyed here.
@@ -65,12 +70,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a process of clients does. unruly: it cancels, hurries and breaks connections."""
+    """What a process of clients does.
+
+    calls: that a client leaves open on its connection; more wait their turn at the client. unruly:
+    it cancels, hurries and breaks connections.
+    """
 
     address: str
     certificates: str
     journals: str
     shape: tuple[int, ...]
+    calls: int
     members: tuple[Member, ...]
     unruly: bool = False
 
@@ -119,12 +129,11 @@ class Client:
 
     def __init__(self, plan: Plan, member: Member) -> None:
         path = Path(plan.journals) / f"client-{member.number}"
-        earlier = read(path)
-        self._pending = [r for r in earlier.values() if not r.got and r.end is None]
-        self._next = max((r.first + r.count for r in earlier.values()), default=0)
+        self._pending, self._next = unfinished(path)
         self._plan, self._member = plan, member
         self._journal = Journal(path)
         self._stop = asyncio.Event()
+        self._room = asyncio.Semaphore(plan.calls)
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: BaseException | None = None
         own = Path(plan.certificates) / f"client-{member.number}"
@@ -140,7 +149,7 @@ class Client:
     async def run(self) -> None:
         """Until it is stopped and nothing is under way."""
         for request in self._pending:
-            self._spawn(self._pursue(request.request_id, request.first, request.count))
+            self._spawn(self._pursue(*request))
         if self._plan.unruly:
             self._spawn(self._break_connections())
         if self._member.rate:
@@ -201,7 +210,13 @@ class Client:
         patience = time.monotonic() + PATIENCE
         answered = False
         while True:
-            wait = await self._try(request_id, first, count)
+            async with self._room:
+                if self._stop.is_set():
+                    return None if answered else self._journal.end(request_id, "left")
+                if answered or time.monotonic() < patience:
+                    wait = await self._try(request_id, first, count)
+                else:
+                    wait = math.inf
             if wait is None:
                 if answered or random.random() >= _AGAIN:
                     return
@@ -237,7 +252,8 @@ class Client:
             return 0.0 if random.random() < 0.5 else -1.0
         except grpc.RpcError as error:
             name, hint = told(error), retry_hint(error)
-            self._journal.no(request_id, name, hint)
+            text = "" if " " in name else _NUMBERS.sub("#", error.details() or "")[:_TEXT]
+            self._journal.no(request_id, name, hint, text)
             if name == "DEADLINE_EXCEEDED" and deadline < DEADLINE:
                 return 0.0 if random.random() < 0.5 else -1.0
             if name in MAYBE or name.startswith("UNAVAILABLE"):

@@ -42,18 +42,27 @@ class Group:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+        self._ready = False
 
     def wait_ready(self) -> None:
-        """Until its clients ask."""
-        assert self.process.stdout is not None
-        if not self.process.stdout.readline():
-            raise RuntimeError("a process of clients did not start; what it says is above")
+        """Until its clients ask, or it has ended."""
+        if not self._ready:
+            assert self.process.stdout is not None
+            self.process.stdout.readline()
+            self._ready = True
 
-    def leave(self) -> None:
-        """Politely: what is under way is waited for."""
+    def tell_to_leave(self) -> None:
+        """Politely: it waits for what is under way."""
+        # Told before it can listen, it would die of it.
+        self.wait_ready()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.ended.append(self.process.wait(2 * LEAVING))
+
+    def wait_gone(self) -> None:
+        """Until it has left."""
+        code = self.process.wait(2 * LEAVING)
+        if (self.name, code) != ("killed", -signal.SIGKILL):
+            self.ended.append(code)
 
     def kill(self) -> None:
         """In the middle of whatever it does."""
@@ -67,6 +76,19 @@ def _numbered(place: int) -> dict[int, str]:
     """Number → class of the clients of the group in this place."""
     kinds = [kind for kind, count in _OF_EACH for _ in range(count)]
     return dict(enumerate(kinds, start=place * len(kinds)))
+
+
+def send_home(groups: Sequence[Group]) -> None:
+    """All of them at once."""
+    for group in groups:
+        group.tell_to_leave()
+    for group in groups:
+        group.wait_gone()
+
+
+def group_of(number: int) -> str:
+    """Name of the group that this client of the open loop belongs to."""
+    return GROUPS[number * len(GROUPS) // CLIENTS]
 
 
 def steady_clients() -> dict[int, str]:
@@ -154,7 +176,8 @@ class Troubles:
 
     def _send_home(self, group: Group, chance: random.Random) -> None:
         while not self._over.wait(chance.uniform(10, 30)):
-            group.leave()
+            group.tell_to_leave()
+            group.wait_gone()
             self.done["left and came back"] += 1
             if self._over.wait(chance.uniform(1, 5)):
                 return

@@ -6,7 +6,8 @@ that is killed leaves whole lines. Times are `time.monotonic`, which all process
     ["ask", due, id, first, count]                  new samples that somebody wants
     ["send", time, id]                              before each call
     ["got", time, id, digest, charged, receipt]     its answer
-    ["no", time, id, status and reason, seconds]    its refusal or fault, and the hint to retry
+    ["no", time, id, status and reason, seconds, text]  its refusal or fault, the hint to retry, and
+                                                    what gRPC said where the service gave no reason
     ["cut", time, id]                               the client cancelled it, or its own connection
     ["end", time, id, why]                          nobody will send it again
 """
@@ -52,6 +53,8 @@ class Asked:
     cuts: int = 0
     got: list[Got] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    texts: Counter[str] = field(default_factory=Counter)
+    """What gRPC itself said, where the service gave no reason."""
     unhinted: int = 0
     """Refusals of the service as UNAVAILABLE that did not say when to come again."""
     end: str | None = None
@@ -84,8 +87,8 @@ class Journal:
     def got(self, request_id: str, digest: str, charged: int, receipt: bytes) -> None:
         self._write("got", time.monotonic(), request_id, digest, charged, receipt.decode())
 
-    def no(self, request_id: str, status: str, hint: float | None) -> None:
-        self._write("no", time.monotonic(), request_id, status, hint)
+    def no(self, request_id: str, status: str, hint: float | None, text: str = "") -> None:
+        self._write("no", time.monotonic(), request_id, status, hint, text)
 
     def cut(self, request_id: str) -> None:
         self._write("cut", time.monotonic(), request_id)
@@ -109,6 +112,26 @@ def read(path: Path) -> dict[str, Asked]:
     return asked
 
 
+def unfinished(path: Path) -> tuple[list[tuple[str, int, int]], int]:
+    """What was neither answered nor given up, as (id, first, count), and the next sample's number.
+
+    Looks at no more of a line than that takes: who comes back after many requests asks at once.
+    """
+    wanted: dict[str, tuple[int, int]] = {}
+    following = 0
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                _, kind, _, request_id, _ = line.split('"', 4)
+                if kind == "ask":
+                    first, count = json.loads(line)[3:]
+                    wanted[request_id] = first, count
+                    following = max(following, first + count)
+                elif kind in ("got", "end"):
+                    wanted.pop(request_id, None)
+    return [(request_id, *samples) for request_id, samples in wanted.items()], following
+
+
 def note(asked: dict[str, Asked], event: Sequence[Any]) -> None:
     """Adds one event to what is known."""
     kind, moment, request_id = event[:3]
@@ -123,8 +146,10 @@ def note(asked: dict[str, Asked], event: Sequence[Any]) -> None:
         case "got":
             request.got.append(Got(moment, moment - request.sent, *event[3:]))
         case "no":
-            status, hint = event[3:]
+            status, hint, text = event[3:]
             request.refused[status] += 1
+            if text:
+                request.texts[f"{status}: {text}"] += 1
             request.unhinted += hint is None and status.startswith("UNAVAILABLE ")
         case "cut":
             request.cuts += 1

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.soaking.crowd import CLASSES, all_clients, steady_clients
+from benchmarks.soaking.crowd import CLASSES, all_clients, group_of, steady_clients
 from benchmarks.soaking.figures import fairness, percentiles
 from benchmarks.soaking.journal import Asked
 
@@ -22,6 +22,8 @@ class Tally:
     end: float
     counts: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    texts: dict[str, Counter[str]] = field(default_factory=dict)
+    """Group of clients → what gRPC said where the service gave no reason."""
     given_up: Counter[str] = field(default_factory=Counter)
     served: Counter[int] = field(default_factory=Counter)
     """Client's number → samples charged and received."""
@@ -42,7 +44,9 @@ class Tally:
         self.counts["cancelled or connection broken by the client"] += request.cuts
         self.counts["calls whose client died"] += request.died
         self.refused.update(request.refused)
-        self.asked[number] += request.count
+        self.texts.setdefault(group_of(number), Counter()).update(request.texts)
+        if request.due < self.end:
+            self.asked[number] += request.count
         if request.unhinted:
             self.wrong["a refusal as UNAVAILABLE without RetryInfo and pushback"] += 1
         for status in request.refused:
@@ -75,6 +79,9 @@ class Tally:
         return {
             "requests": dict(self.counts),
             "refused": dict(self.refused.most_common()),
+            "refused_without_a_reason": {
+                group: dict(texts.most_common(4)) for group, texts in self.texts.items() if texts
+            },
             "not_answered": dict(self.given_up.most_common()),
             "wanted_samples_per_second": round(self.asked.total() / seconds, 1),
             "served_samples_per_second": round(self.served.total() / seconds, 1),

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.soaking.books import Books, Settled, balance
 from benchmarks.soaking.figures import fairness, percentiles, slope
-from benchmarks.soaking.journal import Asked, Journal, read
+from benchmarks.soaking.journal import Asked, Journal, read, unfinished
 
 TAPS, PRICE, COUNT = 2, 100, 8
 HELD = Settled(digest="d", new=TAPS * COUNT, receipt="r", charge=PRICE * COUNT)
@@ -67,6 +67,19 @@ def test_a_journal_tells_who_died_under_a_call(tmp_path: Path) -> None:
     (tmp_path / "j").unlink()
     asked = journal(tmp_path / "j", "send", "no:UNAVAILABLE OVERLOADED")["a"]
     assert (asked.died, asked.in_doubt) == (0, False)
+
+
+def test_who_comes_back_goes_on_where_the_journal_ends(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    assert unfinished(path) == ([], 0)
+    kept = Journal(path)
+    for place, request_id in enumerate("abcd"):
+        kept.ask(1.0, request_id, COUNT * place, COUNT)
+        kept.send(request_id)
+    kept.got("a", "d", COUNT, b'{"a":"receipt"}')
+    kept.no("b", "UNAVAILABLE OVERLOADED", 0.5)
+    kept.end("c", "left")
+    assert unfinished(path) == ([("b", COUNT, COUNT), ("d", 3 * COUNT, COUNT)], 4 * COUNT)
 
 
 def test_books_that_agree(tmp_path: Path) -> None:
