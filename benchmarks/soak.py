@@ -195,7 +195,7 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
                 "threads": moment.use.threads,
                 "files": moment.use.files,
                 "spent": moment.spent,
-                **percentiles(tally.windows[int((moment.time - begin) // SAMPLE_SECONDS) - 1]),
+                **percentiles(tally.windows[round((moment.time - begin) / SAMPLE_SECONDS) - 1]),
             }
             for moment in loaded
         ],

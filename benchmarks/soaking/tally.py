@@ -49,6 +49,8 @@ class Tally:
             self.asked[number] += request.count
         if request.unhinted:
             self.wrong["a refusal as UNAVAILABLE without RetryInfo and pushback"] += 1
+        if steady and "UNAVAILABLE" in request.refused:
+            self.wrong["a steady client's request was UNAVAILABLE without a reason"] += 1
         for status in request.refused:
             if status.partition(" ")[0] not in EXPECTED:
                 self.wrong[f"a request ended in {status}"] += 1
