@@ -41,6 +41,8 @@ FILE: Final = "revoked"
 """In the server's certificate folder, where no other file is named."""
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 _MINUTE: Final = 60.0
+_LOOK_SECONDS: Final = 0.05
+"""Between two looks at the file: in a busy service each costs a call more than it is worth."""
 _HEADING: Final = "# Refused from their next call on: `name NAME` or `serial HEX` a line.\n"
 
 
@@ -83,6 +85,7 @@ class Revocations:
         self._path = path
         self._stamp = _stamp(path)
         self._list = _read(path) if needed or self._stamp is not None else Revoked()
+        self._next_look = 0.0
         self._again = math.inf
         """`time.monotonic` from which on a broken file is read, and spoken of, once more."""
 
@@ -104,8 +107,12 @@ class Revocations:
             )
 
     def _follow(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
         stamp = _stamp(self._path)
-        if stamp == self._stamp and time.monotonic() < self._again:
+        if stamp == self._stamp and now < self._again:
             return
         self._stamp = stamp
         try:

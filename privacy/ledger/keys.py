@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,10 @@ class LedgerKeys:
 
     signing: Ed25519PrivateKey
     secret: bytes
+    _begun: dict[bytes, hmac.HMAC] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By purpose, a digest that has taken in its key: that costs more than a short message."""
 
     def __repr__(self) -> str:
         return "LedgerKeys(…)"
@@ -111,8 +115,11 @@ class LedgerKeys:
         return self._mac(b"files", *chunks).hex()
 
     def _mac(self, purpose: bytes, *chunks: bytes) -> bytes:
-        purpose_key = hmac.digest(self.secret, b"ktan.ledger." + purpose, "sha256")
-        mac = hmac.new(purpose_key, digestmod="sha256")
+        begun = self._begun.get(purpose)
+        if begun is None:
+            key = hmac.digest(self.secret, b"ktan.ledger." + purpose, "sha256")
+            begun = self._begun[purpose] = hmac.new(key, digestmod="sha256")
+        mac = begun.copy()
         for chunk in chunks:
             mac.update(chunk)
         return mac.digest()

@@ -65,14 +65,15 @@ def select_rows(
     Straight to the driver, as `insert_rows` is.
     """
     found: list[tuple[Any, ...]] = []
-    start = 0
     paramstyle = connection.dialect.paramstyle
-    for size in _CHUNKS:
-        while len(wanted) - start >= size:
-            statement = _selection(tuple(columns), tuple(by), size, paramstyle)
-            values = tuple(chain.from_iterable(wanted[start : start + size]))
-            found.extend(map(tuple, connection.exec_driver_sql(statement, values)))
-            start += size
+    for start in range(0, len(wanted), _CHUNKS[0]):
+        part = list(wanted[start : start + _CHUNKS[0]])
+        # One statement, the last repeated until it is full: each is a wait for other threads.
+        size = min(size for size in _CHUNKS if size >= len(part))
+        part.extend(part[-1:] * (size - len(part)))
+        statement = _selection(tuple(columns), tuple(by), size, paramstyle)
+        values = tuple(chain.from_iterable(part))
+        found.extend(map(tuple, connection.exec_driver_sql(statement, values)))
     return found
 
 

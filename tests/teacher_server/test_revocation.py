@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -35,6 +36,12 @@ def folder(tmp_path, certificates):
 def served(tmp_path, folder):
     """A service whose list of the revoked is this test's own."""
     yield from running(tmp_path, folder, FACE)
+
+
+@pytest.fixture(autouse=True)
+def _always_look(monkeypatch):
+    """What is revoked is so at the next call, and not a twentieth of a second later."""
+    monkeypatch.setattr(revocation, "_LOOK_SECONDS", 0.0)
 
 
 def _list(folder):
@@ -158,6 +165,17 @@ def test_one_check_reads_neither_file_nor_certificate(folder, monkeypatch):
     for _ in range(10):
         followed.check(bytes(bytearray(pem)), "anna")
     assert len(looks) == 10
+
+
+def test_calls_in_quick_succession_share_a_look(folder, monkeypatch):
+    monkeypatch.setattr(revocation, "_LOOK_SECONDS", 1000.0)
+    followed, pem = Revocations(_list(folder), needed=False), _pem(folder, "anna")
+    followed.check(pem, "anna")
+    revocation.add(_list(folder), ["anna"], [])
+    followed.check(pem, "anna")
+    monkeypatch.setattr(revocation.time, "monotonic", lambda: math.inf)
+    with pytest.raises(RequestError, match="anna was revoked"):
+        followed.check(pem, "anna")
 
 
 def test_the_command_adds_to_the_list_that_the_server_follows(folder, tmp_path, capsys):
