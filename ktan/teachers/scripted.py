@@ -79,7 +79,8 @@ def script(
 ) -> Outputs:
     """The same as `plain`, as one call. Raises RuntimeError and others for what cannot be traced.
 
-    Weights stay where they are; nothing that is done depends on their values.
+    Weights stay where they are. Networks whose weights are equal to the last bit may be computed
+    once for all of them, with the same answers; no other value decides what is done.
     """
     one_by_one = plain(passes, paths, logits=logits)
 
