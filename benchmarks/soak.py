@@ -67,11 +67,12 @@ FAIR: Final = 0.9
 
 @dataclass(frozen=True)
 class Moment:
-    """One look at the service. spent: units, of the ledger."""
+    """One look at the service. spent: units, of the ledger. seconds: of processor, used so far."""
 
     time: float
     use: Use
     spent: int
+    seconds: float
 
 
 class Watch:
@@ -90,7 +91,9 @@ class Watch:
     def look(self) -> Moment:
         """Raises grpc.RpcError or OSError where nobody is there any more."""
         spent = self._stub.GetBudget(teacher_pb2.GetBudgetRequest(), timeout=60).budget.spent
-        self.moments.append(Moment(time.monotonic(), self._target.use(), spent))
+        self.moments.append(
+            Moment(time.monotonic(), self._target.use(), spent, self._target.seconds())
+        )
         return self.moments[-1]
 
 
@@ -128,11 +131,13 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
             tuple(face.input_shape), calls,
         )  # fmt: skip
 
+        started = watch.look()
         measuring = closed_groups(plan)
         capacity = _capacity(measuring, journals, over)
         if not target.alive:
             raise RuntimeError(f"the service ended by itself: {target.log.read_text()}")
-        before = watch.look().use
+        measured = watch.look()
+        before = measured.use
         print(f"capacity {capacity:,.0f} samples/s; {overload} times that is offered", flush=True)
         groups = open_groups(plan, overload * capacity)
         begin = time.monotonic()
@@ -141,7 +146,7 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
             end = time.monotonic()
             troubles.end()
             send_home(groups)
-        loaded = watch.moments[1:]
+        loaded = watch.moments[2:]
         if target.alive:
             after = _settled_down(target, before, violated)
         else:
@@ -174,6 +179,10 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
         "minutes": round((end - begin) / 60, 2),
         "clients": CLIENTS,
         "capacity_samples_per_second": round(capacity, 1),
+        "service_processor_ms_per_charged_sample": {
+            "capacity": _work(started, measured, price),
+            "soak": _work(measured, watch.moments[-1], price),
+        },
         **figures,
         "done_to_clients": dict(troubles.done),
         "memory": memory,
@@ -226,7 +235,14 @@ def shown(report: dict[str, Any]) -> str:
             f"served samples; steady ones got {share['served_of_wanted_steady']:.1%} of theirs"
         )
     lines += [
-        f"{name}: {json.dumps(report[name])}" for name in ("memory", "threads", "files", "books")
+        f"{name}: {json.dumps(report[name])}"
+        for name in (
+            "service_processor_ms_per_charged_sample",
+            "memory",
+            "threads",
+            "files",
+            "books",
+        )
     ]
     return "\n".join(lines)
 
@@ -344,6 +360,12 @@ def _account(
                 tally.note(number, request)
     closed.close()
     return books, tally
+
+
+def _work(first: Moment, last: Moment, price: int) -> float:
+    """Milliseconds of the service's processor for each sample that was charged in between."""
+    charged = max((last.spent - first.spent) / price, 1.0)
+    return round(1e3 * (last.seconds - first.seconds) / charged, 3)
 
 
 def _memory(moments: list[Moment], begin: float, end: float, violated: list[str]) -> dict[str, Any]:
