@@ -21,6 +21,17 @@ _DRIVER: Final = "postgresql+psycopg"
 _FORM: Final = "postgresql://USER@HOST:PORT/DATABASE"
 _SCHEMA: Final = "schema"
 _LONGEST_CONNECT_SECONDS: Final = 10
+_ALIVE: Final = {
+    # A server whose host vanished says nothing: 10 s of silence and 3 questions at 5 s are 25 s,
+    # less than a transaction may stand still. One that works, or waits for a lock, has a system
+    # that answers in its place.
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    # The same for what was sent to it and never confirmed, for which Linux waits 15 minutes.
+    "tcp_user_timeout": 25_000,
+}
 _SECRETS: Final = ("password", "sslpassword")
 _SESSION: Final = (
     # A replica that died with its host, or stands still, must not hold the chain for ever; and
@@ -132,6 +143,7 @@ class PostgresSchema:
                 connect_args={
                     "connect_timeout": _LONGEST_CONNECT_SECONDS,
                     "application_name": "ktan ledger",
+                    **_ALIVE,
                 },
             )
         except ModuleNotFoundError:

@@ -27,15 +27,23 @@ def uncharged(engine: Engine) -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        # None where no server was heard at all.
-        state = getattr(error.orig, "sqlstate", None)
-        if engine.dialect.name != "postgresql" or not (state or "08").startswith(_PASSING):
+    except DBAPIError as error:
+        if engine.dialect.name != "postgresql" or not _passes(error):
             raise
         raise LedgerUnreachable(
             "the ledger's database does not answer, nothing was charged; see that PostgreSQL "
             f"runs and is reached from here ({type(error.orig).__name__}), then ask again"
         ) from error
+
+
+def _passes(error: DBAPIError) -> bool:
+    # The driver's classes follow the state's first two digits: a connection that the server ended
+    # for standing still (25P03) is an InternalError, beside much that is a fault.
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_PASSING)
+    # No server was heard at all, or the driver itself gave up.
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 @contextmanager

@@ -1,14 +1,19 @@
 """A database server that goes away: nothing is charged, and the ledger goes on when it is back."""
 
+import select
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from benchmarks.faults.database import OwnDatabase, own_database
 from privacy.errors import LedgerFault, LedgerUnreachable
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, postgresql
+from privacy.ledger.reach import uncharged
 from tests.privacy.ledger.conftest import Asker, Place
 
 ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
@@ -135,6 +140,84 @@ def test_a_commit_whose_connection_was_lost_stops_the_ledger(
         assert again.rolled_back is None
         assert asker.settle(again, "r1", "a", payload=b"other").payloads == [b"noisy a"]
         assert again.budget().spent == 100
+
+
+@pytest.mark.parametrize("within_commit", [False, True])
+def test_a_transaction_that_stood_still_too_long_charges_nothing(
+    database, tmp_path, plan, asker, monkeypatch, within_commit: bool
+) -> None:
+    """The server ends its connection, and the ledger goes on with another one."""
+    monkeypatch.setattr(postgresql, "_SESSION", (("idle_in_transaction_session_timeout", "200ms"),))
+    place = Place(tmp_path / "ledger", tmp_path / "elsewhere" / "head.json", database.url)
+    with place.create(plan) as ledger:
+        asker.settle(ledger, "r1", "a")
+        stood: list[int] = []
+
+        def stand_still(connection: Any) -> None:
+            """Until the server has ended the session; nothing reads what it says of that."""
+            if not stood:
+                stood.append(select.select([connection.fileno()], [], [], 60)[0][0])
+
+        if within_commit:
+            dialect = ledger._writer._writing.dialect
+            commit = dialect.do_commit
+
+            def late(connection: Any) -> None:
+                stand_still(connection.driver_connection)
+                commit(connection)
+
+            monkeypatch.setattr(dialect, "do_commit", late)
+        else:
+
+            @event.listens_for(ledger._engine, "after_cursor_execute")
+            def happened(connection: Connection, _: object, statement: str, *more: object) -> None:
+                if "INSERT INTO entries" in statement:
+                    stand_still(connection.connection.driver_connection)
+
+        with pytest.raises(LedgerUnreachable):
+            asker.settle(ledger, "r2", "b")
+        assert stood
+        assert ledger.budget().spent == 100
+        assert asker.settle(ledger, "r2", "b").charged == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (psycopg.errors.IdleInTransactionSessionTimeout, True),
+        (psycopg.errors.AdminShutdown, True),
+        (psycopg.errors.ConnectionFailure, True),
+        (psycopg.OperationalError, True),
+        (psycopg.InterfaceError, True),
+        (psycopg.InternalError, False),
+        (psycopg.errors.InFailedSqlTransaction, False),
+        (psycopg.errors.DiskFull, False),
+        (psycopg.errors.UniqueViolation, False),
+    ],
+)
+def test_what_a_server_says_decides_and_not_the_class_of_the_error(
+    error: type[psycopg.Error], passes: bool
+) -> None:
+    engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    said = error("what it says")
+    wrapped = DBAPIError.instance("SELECT 1", None, said, psycopg.Error, dialect=engine.dialect)
+    assert isinstance(wrapped, DBAPIError)
+    with pytest.raises(LedgerUnreachable if passes else type(wrapped)), uncharged(engine):
+        raise wrapped
+
+
+def test_a_host_that_vanishes_is_noticed_before_its_transaction_is_cut(
+    database, tmp_path, plan
+) -> None:
+    place = Place(tmp_path / "ledger", tmp_path / "elsewhere" / "head.json", database.url)
+    with place.create(plan) as ledger, ledger._engine.connect() as connection:
+        told = connection.connection.driver_connection.info.get_parameters()
+        idle, interval, count = (
+            int(told[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
+        )
+        cut = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one()
+        assert idle + interval * count < int(cut.removesuffix("s"))
+        assert int(told["tcp_user_timeout"]) == 1000 * (idle + interval * count)
 
 
 @ON_SQLITE
