@@ -12,13 +12,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 
+from benchmarks.serving.load import Ask, closed_loop
 from benchmarks.serving.models import SHAPE
 from protos import teacher_pb2, teacher_pb2_grpc
 from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
@@ -61,29 +64,25 @@ def channel(address: str, folder: Path, client: int) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, credentials, options)
 
 
-async def load(address: str, folder: Path, clients: int, samples: int, seconds: float) -> dict:
-    """Images a second while everybody asks, and the latencies in milliseconds."""
-    begin = time.perf_counter() + seconds / 4
-    end = begin + seconds
-    done: list[tuple[float, float]] = []
+async def load(
+    address: str, folder: Path, clients: int, samples: int, seconds: float
+) -> dict[str, Any]:
+    """See `closed_loop`."""
 
-    async def ask(client: int) -> None:
-        images = Images(client, samples)
-        async with channel(address, folder, client) as opened:
-            stub = teacher_pb2_grpc.TeacherServiceStub(opened)
-            while (started := time.perf_counter()) < end:
+    @asynccontextmanager
+    async def opened(number: int) -> AsyncIterator[Ask]:
+        images = Images(number, samples)
+        async with channel(address, folder, number) as own:
+            stub = teacher_pb2_grpc.TeacherServiceStub(own)
+
+            async def ask() -> None:
                 response = await stub.Query(images.request(), timeout=60)
                 assert response.charged_samples == samples
                 assert response.receipt
-                done.append((started, time.perf_counter()))
 
-    await asyncio.gather(*(ask(client) for client in range(clients)))
-    latencies = [1e3 * (last - first) for first, last in done if begin <= last < end]
-    return {
-        "images_per_second": len(latencies) * samples / seconds,
-        "requests": len(latencies),
-        **{f"p{q}_ms": float(np.percentile(latencies, q)) for q in (50, 95, 99)},
-    }
+            yield ask
+
+    return await closed_loop(opened, clients, samples, seconds)
 
 
 def main() -> None:

@@ -5,39 +5,34 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import numpy as np
 
-from benchmarks.serving.models import SHAPE
+from benchmarks.serving.load import Ask, closed_loop
+from benchmarks.serving.models import CLASSES, SHAPE
 
 
 async def load(address: str, clients: int, samples: int, seconds: float) -> dict[str, Any]:
-    """Images a second while everybody asks, and the latencies in milliseconds."""
-    begin = time.perf_counter() + seconds / 4
-    end = begin + seconds
-    done: list[tuple[float, float]] = []
+    """See `closed_loop`."""
 
-    async def ask(client: int) -> None:
-        body = np.random.default_rng(client).integers(0, 256, (samples, *SHAPE), dtype=np.uint8)
+    @asynccontextmanager
+    async def opened(number: int) -> AsyncIterator[Ask]:
+        body = np.random.default_rng(number).integers(0, 256, (samples, *SHAPE), dtype=np.uint8)
+        sent, url = body.tobytes(), f"http://{address}/predict"
         async with aiohttp.ClientSession() as session:
-            while (started := time.perf_counter()) < end:
-                async with session.post(
-                    f"http://{address}/predict", data=body.tobytes()
-                ) as response:
-                    response.raise_for_status()
-                    assert len(await response.read()) == samples * 10 * 4
-                done.append((started, time.perf_counter()))
 
-    await asyncio.gather(*(ask(client) for client in range(clients)))
-    latencies = [1e3 * (last - first) for first, last in done if begin <= last < end]
-    return {
-        "images_per_second": len(latencies) * samples / seconds,
-        "requests": len(latencies),
-        **{f"p{q}_ms": float(np.percentile(latencies, q)) for q in (50, 95, 99)},
-    }
+            async def ask() -> None:
+                async with session.post(url, data=sent) as response:
+                    response.raise_for_status()
+                    assert len(await response.read()) == samples * CLASSES * 4
+
+            yield ask
+
+    return await closed_loop(opened, clients, samples, seconds)
 
 
 def main() -> None:

@@ -1,30 +1,17 @@
 """What must have happened before an answer exists for anybody else."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pytest
 
 from privacy.accounting import SIGMA
-from privacy.budget import open_plan
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
 from teacher_server.answering import Answer, Answerer, PrivateTeacher
 from tests.privacy.ledger.gathering import Gathering
 from tests.teacher_server.running_service import CHARGE, MENU, StandInTeacher, images
-
-
-@pytest.fixture
-def ledger(tmp_path) -> Iterator[Ledger]:
-    with Ledger.create(
-        tmp_path / "ledger",
-        dataset_id="stand-in",
-        plan=open_plan(8.0, 1e-5),
-        witness=tmp_path / "witness" / "head.json",
-    ) as ledger:
-        yield ledger
 
 
 def answerer(ledger: Ledger, teacher: PrivateTeacher | None = None) -> Answerer:

@@ -1,13 +1,11 @@
 """A stored answer is of one sample, one teacher and one set of settings, and of nothing else."""
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from privacy.budget import open_plan
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
 from teacher_server.answering import Answer, Answerer
@@ -16,17 +14,6 @@ from tests.teacher_server.running_service import CHARGE, MENU, StandInTeacher, i
 
 VERSION = "0" * 32
 SAMPLES = images(4)
-
-
-@pytest.fixture
-def ledger(tmp_path) -> Iterator[Ledger]:
-    with Ledger.create(
-        tmp_path / "ledger",
-        dataset_id="stand-in",
-        plan=open_plan(8.0, 1e-5),
-        witness=tmp_path / "witness" / "head.json",
-    ) as ledger:
-        yield ledger
 
 
 def asked(
