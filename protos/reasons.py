@@ -34,7 +34,7 @@ class Reason(StrEnum):
     """INVALID_ARGUMENT: more samples than one request may hold, or none."""
 
     DEADLINE_REQUIRED = "DEADLINE_REQUIRED"
-    """INVALID_ARGUMENT: the call was made without a deadline."""
+    """INVALID_ARGUMENT: the call was made without a deadline, or with one too far away."""
 
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     """ALREADY_EXISTS: this request id was used for other samples or taps."""

@@ -5,8 +5,9 @@
                ◀──deliver── settler thread: one durable transaction for all that is there
 
 While one batch is made durable the next ones are in the teacher. A batch is what waits when a
-worker is free: nobody waits for company, unless the options say so. Whatever is raised ends the
-requests of its batch and no other's, and never a worker.
+worker is free; it waits for company for a few milliseconds (`Pace.wait_seconds`), and only while
+others are being answered. Whatever is raised ends the requests of its batch and no other's, and
+never a worker.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class Batcher:
         self, errands: Sequence[Errand], outcomes: Sequence[Outcome | BaseException]
     ) -> None:
         for errand in errands:
-            self._desk.leave(errand)
+            self._desk.finish(errand)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_resolve, errands, outcomes)
 

@@ -3,7 +3,8 @@
 Counted in samples. What does not fit, or cannot be answered before its caller gives up, is refused
 at once with a retry hint rather than queued for ever; what waits is handed to the workers in turns
 over clients (turns.py), so that one with much to ask does not starve another; what nobody waits
-for any more is dropped before any work is done for it.
+for any more is dropped before any work is done for it. What was answered counts until its call has
+ended: an answer that its caller does not read is held in memory.
 
 One client holds at most a share, three quarters unless told otherwise, of the room that the others
 leave: one alone may fill so much of it, two greedy ones 3/7 each, n of them 3/(3n + 1), and the
@@ -42,15 +43,15 @@ class Ticket:
 
     samples: how many. deadline: `time.monotonic` after which its caller has gone. on_dropped:
     called once, from a worker's thread, when it is dropped without having been handed out: it must
-    not block. abandoned: its caller has gone before; `Desk.abandon` sets it, and frees its room at
-    once.
+    not block. finished, left: `Desk.finish` and `Desk.leave` set them.
     """
 
     client: str
     samples: int
     deadline: float
     on_dropped: Callable[[], None] | None = field(default=None, kw_only=True)
-    abandoned: bool = field(default=False, init=False)
+    finished: bool = field(default=False, init=False)
+    left: bool = field(default=False, init=False)
 
 
 class Desk:
@@ -75,7 +76,9 @@ class Desk:
         self._turns: Turns[Ticket] = Turns()
         self._rate = ServiceRate()
         self._inside = 0
-        """Samples of all that was admitted and has not left."""
+        """Samples of all that was admitted and whose room is not free again."""
+        self._unfinished = 0
+        """Those of them that wait or are worked on."""
         self._held: dict[str, int] = {}
         """The same by client."""
         self._closed = False
@@ -123,6 +126,7 @@ class Desk:
                 self._gate(client, samples, held)
             self._held[client] = held + samples
             self._inside += samples
+            self._unfinished += samples
             self._turns.add(ticket)
             if not self._gathering:
                 self._changed.notify()
@@ -155,24 +159,34 @@ class Desk:
             if taken:
                 return taken
 
-    def leave(self, ticket: Ticket) -> None:
-        """A request that was taken is answered, or has failed: its room is free again."""
+    def finish(self, ticket: Ticket) -> None:
+        """A request that was taken is answered, or has failed.
+
+        Called once by who took it. Its room is free again once its call has ended, too.
+        """
         with self._changed:
-            self._free(ticket)
-            if self._gathering and self._turns.samples >= self._inside:
+            ticket.finished = True
+            self._unfinished -= ticket.samples
+            if ticket.left:
+                self._free(ticket)
+            if self._gathering and self._turns.samples >= self._unfinished:
                 # Nobody else is being answered: there is nobody to wait for.
                 self._filled.notify()
 
-    def abandon(self, ticket: Ticket) -> bool:
-        """Its caller has gone: True where it was waiting, is dropped, and its room is free again.
+    def leave(self, ticket: Ticket) -> bool:
+        """Its call has ended, however; True where it was waiting, and is dropped.
 
-        One that was taken before ends as it would; who took it calls `leave`.
+        One that was taken before ends as it would. Further calls do nothing.
         """
         with self._changed:
-            ticket.abandoned = True
+            if ticket.left:
+                return False
+            ticket.left = True
+            if ticket.finished:
+                self._free(ticket)
             if not self._turns.remove(ticket):
                 return False
-            self._free(ticket)
+            self._drop(ticket)
             if not self._turns.requests:
                 self._rate.rest()
             return True
@@ -193,7 +207,7 @@ class Desk:
         end = self._clock() + wait
         self._gathering = True
         while not (self._closed or self.draining):
-            self._enough = min(most, self._inside)
+            self._enough = min(most, self._unfinished)
             left = end - self._clock()
             if not 0 < self._turns.samples < self._enough or left <= 0:
                 break
@@ -209,9 +223,10 @@ class Desk:
         room = most
         while self._turns.requests:
             ticket = self._turns.head()
-            if ticket.abandoned or ticket.deadline <= now:
+            if ticket.deadline <= now:
                 self._turns.remove(ticket)
-                self._free(ticket)
+                ticket.left = True
+                self._drop(ticket)
                 dropped.append(ticket)
             elif taken and ticket.samples > room:
                 # It keeps its turn, and begins the next batch.
@@ -224,6 +239,10 @@ class Desk:
         elif not self._turns.requests:
             self._rate.rest()
         return taken, dropped
+
+    def _drop(self, ticket: Ticket) -> None:
+        self._unfinished -= ticket.samples
+        self._free(ticket)
 
     def _free(self, ticket: Ticket) -> None:
         self._inside -= ticket.samples

@@ -31,6 +31,9 @@ from teacher_server.revocation import Revocations
 
 log = logging.getLogger(__name__)
 
+LONGEST_SECONDS: Final = 600.0
+"""A call's deadline, at most: an answer that nobody reads is held until then."""
+
 _Parse = Callable[[bytes], Any]
 
 _CODE_NAMES: Final[dict[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -175,8 +178,12 @@ class Guard(grpc.aio.ServerInterceptor):
         if self._revocations is not None:
             self._revocations.check(certificate, identity.name)
         authorise(identity, method)
-        if needs_deadline and context.time_remaining() is None:
-            raise RequestError(Reason.DEADLINE_REQUIRED, "set a deadline on the call")
+        left = context.time_remaining()
+        if needs_deadline and (left is None or left > LONGEST_SECONDS):
+            raise RequestError(
+                Reason.DEADLINE_REQUIRED,
+                f"set a deadline of {LONGEST_SECONDS:g} seconds at most on the call",
+            )
 
     async def _refuse(
         self, method: str, error: Exception, context: grpc.aio.ServicerContext

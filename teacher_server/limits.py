@@ -3,7 +3,7 @@
     [default]                 # of every client without a table of its own, setting by setting
     rate = 200                # samples a second, in the long run
     burst = 1000              # samples at once, after a pause; by default one second's
-    waiting = 512             # samples that wait or are worked on at once
+    waiting = 512             # samples in the service at once, until their answers are read
 
     [clients.anna]
     rate = 50
@@ -115,7 +115,7 @@ class Limits:
     def admit(self, client: str, samples: int, held: int = 0) -> None:
         """Lets so many samples pass, and counts them.
 
-        held: samples of this client that the service has not answered yet. Fits `Desk`'s gate.
+        held: samples of this client in the service, until their answers are read. Fits `Desk`'s gate.
         Raises Unavailable with RATE_LIMITED: the same request passes once the hint is over, if no
         other of this client takes its place. One larger than the burst passes when all of that is
         there, and is made up for afterwards; one larger than what may wait, when nothing does.

@@ -128,14 +128,13 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
             future=asyncio.get_running_loop().create_future(),
         )
         self._desk.admit(errand)
+        # Once its answer is written, or nobody waits for it any more. If no worker has it by then,
+        # none will: nothing was done and nothing is charged.
+        context.add_done_callback(lambda _: self._desk.leave(errand))
         self._observer.waiting(*self._desk.waiting)
         try:
             # A client that goes away or runs out of time must not stop a charge half-way.
             return await asyncio.shield(errand.future)
-        except asyncio.CancelledError:
-            # If no worker has it yet, none will: nothing was done and nothing is charged.
-            self._desk.abandon(errand)
-            raise
         finally:
             for name, (began, ended) in errand.stages.items():
                 notes().stage(name, began, ended)

@@ -54,7 +54,8 @@ def _no_deadline(rng: random.Random, face: Face) -> Shot:
 
 def _deadlines(rng: random.Random, face: Face) -> Shot:
     timeout = rng.choice((-1.0, 0.0, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 1e5, 1e8, 1e12))
-    return replace(_free(rng, face), timeout=timeout, right=frozenset({_OK, _LATE}))
+    right = _OK if timeout < 1 else ("INVALID_ARGUMENT", "DEADLINE_REQUIRED")
+    return replace(_free(rng, face), timeout=timeout, right=frozenset({right, _LATE}))
 
 
 def _cancelled(rng: random.Random, face: Face) -> Shot:

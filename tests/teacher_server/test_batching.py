@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privacy.budget import open_plan
 from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
@@ -106,17 +105,6 @@ def office(ledger: Ledger, teacher: StandInTeacher, **pace: Any) -> Iterator[Off
 
 async def _started(batcher: Batcher) -> None:
     batcher.start()
-
-
-@pytest.fixture
-def ledger(tmp_path) -> Iterator[Ledger]:
-    with Ledger.create(
-        tmp_path / "ledger",
-        dataset_id="stand-in",
-        plan=open_plan(8.0, 1e-5),
-        witness=tmp_path / "witness" / "head.json",
-    ) as ledger:
-        yield ledger
 
 
 @pytest.fixture
@@ -245,7 +233,7 @@ def test_nothing_is_done_for_a_caller_that_has_gone(ledger, opened):
     first = at_work.ask(images(1))
     assert teacher.busy.acquire(timeout=PATIENCE)
     gone, stays = at_work.ask(images(2, 1)), at_work.ask(images(3, 2))
-    gone.abandoned = True
+    assert at_work.desk.leave(gone)
     teacher.gate.set()
     at_work.result(first)
     assert at_work.result(stays).charged_samples == 3

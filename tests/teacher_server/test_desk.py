@@ -49,6 +49,12 @@ def _refused(desk, ticket):
     return caught.value
 
 
+def _over(desk, ticket):
+    """It is answered, and its answer is read."""
+    desk.finish(ticket)
+    desk.leave(ticket)
+
+
 def _sizes(tickets):
     return [ticket.samples for ticket in tickets]
 
@@ -102,9 +108,9 @@ def test_what_is_taken_holds_its_room_until_it_leaves(new_desk):
     _admit(desk, 6, 4)
     (first, second) = desk.take(10)
     _refused(desk, Ticket("bert", 1, LATER))
-    desk.leave(second)
+    _over(desk, second)
     _admit(desk, 4, client="bert")
-    desk.leave(first)
+    _over(desk, first)
     _admit(desk, 6, client="carl")
 
 
@@ -125,7 +131,7 @@ def test_a_bulk_client_and_small_ones_do_not_starve_each_other(new_desk):
     assert all(served[f"small-{number}"] >= 32 for number in range(8))
 
 
-def test_expired_and_abandoned_requests_are_dropped_before_any_work_and_told(new_desk, clock):
+def test_expired_and_left_requests_are_dropped_before_any_work(new_desk, clock):
     desk, told = new_desk(20, share=1.0), []
     late = Ticket("anna", 5, clock.now + 1, on_dropped=lambda: told.append("late"))
     gone = Ticket("anna", 5, LATER, on_dropped=lambda: told.append("gone"))
@@ -133,9 +139,11 @@ def test_expired_and_abandoned_requests_are_dropped_before_any_work_and_told(new
     for ticket in (late, gone, kept):
         desk.admit(ticket)
     clock.now += 1
-    gone.abandoned = True
+    assert desk.leave(gone)
     assert desk.take(64) == [kept]
-    assert told == ["late", "gone"]
+    # Who left needs no telling.
+    assert told == ["late"]
+    assert not desk.leave(late)
     _admit(desk, 15, client="bert")
 
 
@@ -150,19 +158,40 @@ def test_one_that_cannot_be_told_costs_the_others_nothing(new_desk, clock):
     assert desk.take(64) == [kept]
 
 
-def test_abandoning_frees_the_room_at_once(new_desk):
+def test_leaving_while_it_waits_frees_the_room_at_once(new_desk):
     desk = new_desk(10, share=1.0)
     first, second = _admit(desk, 6, 4)
-    assert desk.abandon(first)
-    assert not desk.abandon(first)
+    assert desk.leave(first)
+    assert not desk.leave(first)
     (other,) = _admit(desk, 6, client="bert")
     taken = desk.take(64)
     assert set(taken) == {second, other}
     # One that was taken ends as it would.
-    assert not desk.abandon(second)
+    assert not desk.leave(second)
     _refused(desk, Ticket("carl", 4, LATER))
-    desk.leave(second)
+    desk.finish(second)
     _admit(desk, 4, client="carl")
+
+
+def test_an_answer_that_is_not_read_holds_its_room(new_desk):
+    desk = new_desk(10, share=1.0)
+    (unread,) = _admit(desk, 10)
+    desk.take(10)
+    desk.finish(unread)
+    _refused(desk, Ticket("bert", 1, LATER))
+    desk.leave(unread)
+    assert not desk.leave(unread)
+    _admit(desk, 10, client="bert")
+    _refused(desk, Ticket("carl", 1, LATER))
+
+
+def test_nobody_waits_for_the_company_of_who_does_not_read(new_desk):
+    desk = new_desk(100, share=1.0)
+    desk.finish(_busy(desk))
+    tickets = _admit(desk, 1, 1)
+    thread, results = _in_thread(lambda: desk.take(3, wait=PATIENCE * 10))
+    thread.join(PATIENCE)
+    assert results == [tickets]
 
 
 def _pace(desk, clock, samples_a_second):
@@ -170,7 +199,7 @@ def _pace(desk, clock, samples_a_second):
     tickets = _admit(desk, *[10] * 25)
     for _ in tickets:
         (ticket,) = desk.take(10)
-        desk.leave(ticket)
+        _over(desk, ticket)
         clock.now += 10 / samples_a_second
     assert desk.waiting == (0, 0)
 
@@ -191,7 +220,7 @@ def test_without_a_backlog_the_pace_is_not_known_and_nobody_is_refused(new_desk,
     for _ in range(100):
         (ticket,) = _admit(desk, 1)
         assert desk.take(64) == [ticket]
-        desk.leave(ticket)
+        _over(desk, ticket)
         clock.now += 1.0
     _admit(desk, *[50] * 20)
     desk.admit(Ticket("bert", 50, clock.now + 0.01))
@@ -300,7 +329,7 @@ def test_a_batch_waits_no_longer_once_nobody_else_is_answered(new_desk):
     other = _busy(desk)
     tickets = _admit(desk, 1, 1)
     thread, results = _in_thread(lambda: desk.take(3, wait=PATIENCE * 10))
-    desk.leave(other)
+    _over(desk, other)
     thread.join(PATIENCE)
     assert results == [tickets]
 
@@ -314,7 +343,7 @@ def test_no_wakening_is_lost_between_workers(clock):
             with lock:
                 taken.extend(batch)
             for ticket in batch:
-                desk.leave(ticket)
+                _over(desk, ticket)
 
     def ask(client):
         return _admit(desk, *itertools.islice(itertools.cycle([1, 3, 9]), 200), client=client)
@@ -370,6 +399,7 @@ class _Traffic(RuleBasedStateMachine):
         self.clock = Clock()
         self.desk = Desk(self.ROOM, self.clock)
         self.waiting, self.working, self.over = [], [], []
+        self.unread, self.gone = [], []
         self.told = []
 
     @rule(
@@ -380,7 +410,7 @@ class _Traffic(RuleBasedStateMachine):
     def ask(self, client, samples, seconds):
         ticket = Ticket(client, samples, self.clock.now + seconds)
         ticket.on_dropped = lambda: self.told.append(ticket)
-        inside = self.waiting + self.working
+        inside = self.waiting + self.working + self.unread
         held = sum(other.samples for other in inside if other.client == client)
         others = sum(other.samples for other in inside) - held
         fits = held + samples <= self.ROOM - others
@@ -418,18 +448,28 @@ class _Traffic(RuleBasedStateMachine):
 
     @precondition(lambda self: self.working)
     @rule(data=st.data())
-    def leave(self, data):
+    def finish(self, data):
         ticket = data.draw(st.sampled_from(self.working))
         self.working.remove(ticket)
-        self.desk.leave(ticket)
-        self.over.append(ticket)
+        self.desk.finish(ticket)
+        (self.over if ticket in self.gone else self.unread).append(ticket)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
-    def abandon(self, data):
+    def leave_the_queue(self, data):
         ticket = data.draw(st.sampled_from(self.waiting))
         self.waiting.remove(ticket)
-        assert self.desk.abandon(ticket)
+        assert self.desk.leave(ticket)
+
+    @precondition(lambda self: self.working + self.unread)
+    @rule(data=st.data())
+    def leave(self, data):
+        ticket = data.draw(st.sampled_from(self.working + self.unread))
+        assert not self.desk.leave(ticket)
+        self.gone.append(ticket)
+        if ticket in self.unread:
+            self.unread.remove(ticket)
+            self.over.append(ticket)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
     def time_passes(self, seconds):
@@ -441,7 +481,8 @@ class _Traffic(RuleBasedStateMachine):
             len(self.waiting),
             sum(ticket.samples for ticket in self.waiting),
         )
-        assert sum(ticket.samples for ticket in self.waiting + self.working) <= self.ROOM
+        inside = self.waiting + self.working + self.unread
+        assert sum(ticket.samples for ticket in inside) <= self.ROOM
         assert len(set(self.told)) == len(self.told)
         assert not set(self.told) & set(self.working + self.over)
 

@@ -203,8 +203,10 @@ def test_a_request_id_that_is_no_canonical_uuid_is_refused(service, text):
     assert (code, reason) == (Code.INVALID_ARGUMENT, Reason.INVALID_REQUEST_ID)
 
 
-def test_a_call_without_a_deadline_is_refused(service):
-    code, reason, _, _ = refusal(service.stub().Query, query(images(1)), timeout=None)
+@pytest.mark.parametrize("seconds", [None, 700.0])
+def test_a_call_without_a_deadline_or_with_a_far_one_is_refused(service, seconds):
+    code, reason, _, message = refusal(service.stub().Query, query(images(1)), timeout=seconds)
+    assert "600 seconds at most" in message
     assert (code, reason) == (Code.INVALID_ARGUMENT, Reason.DEADLINE_REQUIRED)
     assert service.spent == 0
 
