@@ -75,6 +75,10 @@ class LedgerUnreachable(LedgerError):
     """The server with the ledger's tables does not answer; nothing was charged."""
 
 
+class LedgerUnreadable(LedgerError):
+    """A look at the ledger's tables failed; nothing was charged, and nothing has stopped."""
+
+
 class LedgerFault(LedgerError):
     """A charge could not be made durable, or it is not known whether it was.
 

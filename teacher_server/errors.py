@@ -17,6 +17,7 @@ from privacy.errors import (
     LedgerFault,
     LedgerRolledBack,
     LedgerUnreachable,
+    LedgerUnreadable,
     RequestIdReused,
 )
 from protos import ERROR_DOMAIN, Reason, TensorError
@@ -98,7 +99,7 @@ def status_of(error: Exception) -> status_pb2.Status | None:
             return _status(Reason.BUDGET_EXHAUSTED, str(error), facts)
         case RequestIdReused():
             return _status(Reason.REQUEST_ID_REUSED, str(error))
-        case LedgerUnreachable():
+        case LedgerUnreachable() | LedgerUnreadable():
             return _status(
                 Reason.LEDGER_UNREACHABLE,
                 "the ledger's database does not answer and nothing was charged; retry later",

@@ -82,7 +82,7 @@ def run(
             )  # fmt: skip
 
     asyncio.run(until_told_to_stop())
-    # Where the ledger's fault ended it, whoever starts services again learns so by the exit code.
+    # Whoever starts services again learns by the exit code of a fault that no caller met.
     ledger.require_usable()
 
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
 
-from privacy.errors import LedgerError
+from privacy.errors import LedgerError, LedgerFault
 from privacy.ledger import Ledger
 from protos import teacher_pb2_grpc
 from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
@@ -54,15 +54,23 @@ async def serve(
     """Serves until `stop` is set, then drains: what was accepted is answered.
 
     `on_ready` is called with the address that was bound. `limits` are followed while it serves.
-    Raises UserError when the address cannot be bound.
+    Raises UserError when the address cannot be bound; and LedgerFault, once it has drained, where
+    the ledger's fault ended it.
     """
     desk = Desk(transport.max_waiting_samples, gate=limits.admit if limits else None)
     batcher = Batcher(desk, answerer, pace, observer)
     health = health or Health({"ledger": ledger_usable(ledger)})
     health.add_check("workers", lambda: batcher.working)
+    faulty = False
+
+    def ledger_failed() -> None:
+        nonlocal faulty
+        faulty = True
+        stop.set()
+
     guard = Guard(
         plaintext=transport.certificates is None,
-        on_ledger_fault=stop.set,
+        on_ledger_fault=ledger_failed,
         revocations=transport.revocations(),
         observer=observer,
     )
@@ -105,6 +113,10 @@ async def serve(
         for task in tasks:
             task.cancel()
         log.info("drained")
+    if faulty:
+        # The ledger knows what stopped it; where it would go on, the fault still ended the service.
+        ledger.require_usable()
+        raise LedgerFault("the ledger failed while it was served; start the service again")
 
 
 async def _follow(limits: Limits, ledger: Ledger) -> None:

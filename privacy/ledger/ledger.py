@@ -38,8 +38,8 @@ class Ledger(LedgerReader):
     """One data set's ledger, open in this process. Thread-safe; use it as a context manager.
 
     After a LedgerFault it refuses everything that charges or answers, until it is opened again.
-    Any method raises LedgerUnreachable while its database server is away: nothing was charged, and
-    the same call may be made again.
+    Any method raises LedgerUnreachable while its database server is away, and LedgerUnreadable
+    where a look at the tables failed: nothing was charged, and the same call may be made again.
     """
 
     # Opening

@@ -1,7 +1,7 @@
 """What a failure of the database means where nothing was charged, for certain.
 
 A database server that is away, or that ended a connection, is no fault of the ledger's: whoever
-asks again later finds it as it was. A file that cannot be read is.
+asks again later finds it as it was. Nor is a look that fails: it refuses whoever looks, no more.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from privacy.errors import LedgerFault, LedgerUnreachable
+from privacy.errors import LedgerUnreachable, LedgerUnreadable
 
 _PASSING: Final = ("08", "57", "25P03", "53300", "55P03")
 """How the SQLSTATE begins of what a server says of connections that are lost, ended from outside,
@@ -48,12 +48,21 @@ def _passes(error: DBAPIError) -> bool:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection to look with. Raises LedgerUnreachable, and LedgerFault where the tables cannot
-    be read."""
+    """A connection to look with. Raises LedgerUnreachable, and LedgerUnreadable where the tables
+    cannot be read for any other reason."""
     try:
         with uncharged(engine), engine.connect() as connection:
             yield connection
     except DBAPIError as error:
-        raise LedgerFault(
-            f"the ledger's tables cannot be read ({error.orig}); open it again"
+        raise LedgerUnreadable(
+            f"the ledger's tables cannot be read, nothing was charged ({in_one_line(error)}); see "
+            "to the disk or the database that holds them, then ask again"
         ) from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """Its type and the first line of what it says; of a database's error the driver's own, without
+    the statement."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(said).splitlines() or [""]
+    return f"{type(said).__name__}: {lines[0]}"

@@ -34,7 +34,7 @@ from privacy.ledger.book import Book
 from privacy.ledger.database import Database
 from privacy.ledger.group import Group, Unsure
 from privacy.ledger.job import Job, nothing
-from privacy.ledger.reach import uncharged
+from privacy.ledger.reach import in_one_line, uncharged
 from privacy.ledger.sqlite import WriterLock
 from privacy.ledger.vouching import require_newest
 from privacy.ledger.witness import Witness
@@ -224,7 +224,7 @@ class Writer:
             if self._leader is not job:
                 return
             if not waiting and self._fault is None:
-                self._fault = f"{type(error).__name__}: {error}"
+                self._fault = in_one_line(error)
         for other in job.led:
             if not other.done and other is not job:
                 other.finish, other.error = None, self._stopped()

@@ -9,6 +9,7 @@ from privacy.errors import (
     LedgerFault,
     LedgerRolledBack,
     LedgerUnreachable,
+    LedgerUnreadable,
     RequestIdReused,
 )
 from protos import Reason, TensorError
@@ -38,6 +39,7 @@ def test_every_reason_has_a_code_and_travels_in_the_details(reason):
         (LedgerRolledBack(5, "restored"), "FAILED_PRECONDITION", Reason.LEDGER_ROLLED_BACK),
         (RequestIdReused("again"), "ALREADY_EXISTS", Reason.REQUEST_ID_REUSED),
         (LedgerUnreachable("/secret/path"), "UNAVAILABLE", Reason.LEDGER_UNREACHABLE),
+        (LedgerUnreadable("/secret/path"), "UNAVAILABLE", Reason.LEDGER_UNREACHABLE),
         (LedgerFault("/secret/path: disk full"), "INTERNAL", Reason.LEDGER_FAULT),
         (TensorError("shape"), "INVALID_ARGUMENT", Reason.INVALID_TENSOR),
     ],

@@ -1,6 +1,7 @@
 """A database server that goes away: nothing is charged, and the ledger goes on when it is back."""
 
 import select
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,8 +12,8 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from benchmarks.faults.database import OwnDatabase, own_database
-from privacy.errors import LedgerFault, LedgerUnreachable
-from privacy.ledger import Ledger, postgresql
+from privacy.errors import LedgerFault, LedgerUnreachable, LedgerUnreadable
+from privacy.ledger import Ledger
 from privacy.ledger.reach import uncharged
 from tests.privacy.ledger.conftest import Asker, Place
 
@@ -147,7 +148,6 @@ def test_a_transaction_that_stood_still_too_long_charges_nothing(
     database, tmp_path, plan, asker, monkeypatch, within_commit: bool
 ) -> None:
     """The server ends its connection, and the ledger goes on with another one."""
-    monkeypatch.setattr(postgresql, "_SESSION", (("idle_in_transaction_session_timeout", "200ms"),))
     place = Place(tmp_path / "ledger", tmp_path / "elsewhere" / "head.json", database.url)
     with place.create(plan) as ledger:
         asker.settle(ledger, "r1", "a")
@@ -156,6 +156,7 @@ def test_a_transaction_that_stood_still_too_long_charges_nothing(
         def stand_still(connection: Any) -> None:
             """Until the server has ended the session; nothing reads what it says of that."""
             if not stood:
+                connection.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
                 stood.append(select.select([connection.fileno()], [], [], 60)[0][0])
 
         if within_commit:
@@ -221,10 +222,44 @@ def test_a_host_that_vanishes_is_noticed_before_its_transaction_is_cut(
 
 
 @ON_SQLITE
-def test_a_file_that_cannot_be_read_is_a_fault(ledger, place, asker) -> None:
+def test_a_look_that_fails_refuses_whoever_looks_and_stops_nothing(
+    ledger, asker, monkeypatch
+) -> None:
     asker.settle(ledger, "r1", "a")
-    ledger._engine.dispose()
-    (place.folder / "ledger.sqlite").write_bytes(bytes(8192))
-    for use in (ledger.budget, lambda: ledger.find("alice", "r1", asker.content)):
-        with pytest.raises(LedgerFault, match="cannot be read"):
-            use()
+
+    def unreadable(*statement: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error\nand more lines")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._engine.dialect, "do_execute", unreadable)
+        for use in (
+            ledger.budget,
+            lambda: ledger.find("alice", "r1", asker.content),
+            lambda: ledger.stored([asker.pending(ledger, "a").key]),
+            lambda: ledger.check("alice", charge=0, draws=0),
+        ):
+            with pytest.raises(LedgerUnreadable, match="nothing was charged") as refusal:
+                use()
+            assert "(OperationalError: disk I/O error);" in str(refusal.value)
+    ledger.require_usable()
+    assert asker.settle(ledger, "r1", "a").repeated
+    assert asker.settle(ledger, "r2", "b").charged == 100
+
+
+@ON_SQLITE
+def test_a_fault_is_told_in_one_line_without_the_statement(ledger, asker, monkeypatch) -> None:
+    execute = ledger._engine.dialect.do_execute
+
+    def full(cursor: object, statement: str, *more: object) -> None:
+        if "INSERT INTO entries" in statement:
+            raise sqlite3.OperationalError("database or disk is full\nDETAIL: of what it wrote")
+        execute(cursor, statement, *more)
+
+    monkeypatch.setattr(ledger._engine.dialect, "do_execute", full)
+    for number in (1, 2):
+        with pytest.raises(LedgerFault) as fault:
+            asker.settle(ledger, f"r{number}", "a")
+        said = str(fault.value)
+        assert said.endswith(
+            "has stopped (OperationalError: database or disk is full); open it again"
+        )
