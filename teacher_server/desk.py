@@ -115,13 +115,17 @@ class Desk:
                 raise self._overloaded("too many samples are waiting; retry later")
             if held and held + samples > self._share * (free + held):
                 raise self._overloaded("too many samples of this client are waiting; retry later")
-            rate = self._rate.measured
-            if rate is not None:
-                seconds = self._turns.ahead(client, samples) / rate
-                if seconds > ticket.deadline - self._clock():
-                    raise self._overloaded(
-                        "too many samples are waiting to answer before the deadline; retry later"
-                    )
+            now = self._clock()
+            rate = self._rate.measured(now)
+            if (
+                rate is not None
+                # Whom nothing is before, a worker takes next, whatever was measured.
+                and self._turns.requests
+                and self._turns.ahead(client, samples) / rate > ticket.deadline - now
+            ):
+                raise self._overloaded(
+                    "too many samples are waiting to answer before the deadline; retry later"
+                )
             if self._gate is not None:
                 self._gate(client, samples, held)
             self._held[client] = held + samples
@@ -253,7 +257,7 @@ class Desk:
             del self._held[ticket.client]
 
     def _overloaded(self, message: str) -> Unavailable:
-        rate = self._rate.measured or self._room / RETRY_SECONDS
+        rate = self._rate.measured(self._clock()) or self._room / RETRY_SECONDS
         return Unavailable(Reason.OVERLOADED, message, self._spread(self._inside / rate))
 
     def _spread(self, seconds: float) -> float:

@@ -6,6 +6,11 @@ from typing import Final
 
 _MEMORY: Final = 20.0
 _CERTAIN: Final = 1.0
+_STEP: Final = 5.0
+"""Seconds that one batch may add: a disk or a database that stood still says nothing of what comes
+after it."""
+_IDLE: Final = 60.0
+"""Seconds without work after which what was measured is forgotten."""
 
 
 class ServiceRate:
@@ -20,12 +25,15 @@ class ServiceRate:
         self._samples = 0.0
         self._seconds = 0.0
         self._since: float | None = None
+        self._last = 0.0
 
     def took(self, now: float, samples: int, *, more: bool) -> None:
         """A worker has taken so many at `now`, which left something waiting, or nothing."""
+        self._forget(now)
+        self._last = now
         if self._since is not None:
             self._samples += samples
-            self._seconds += now - self._since
+            self._seconds += min(now - self._since, _STEP)
             if self._seconds > _MEMORY:
                 # What was measured long ago counts less and less.
                 self._samples, self._seconds = self._samples / 2, self._seconds / 2
@@ -35,7 +43,11 @@ class ServiceRate:
         """Nothing waits any more."""
         self._since = None
 
-    @property
-    def measured(self) -> float | None:
+    def measured(self, now: float) -> float | None:
         """Samples a second; None before a second of such time was measured."""
+        self._forget(now)
         return self._samples / self._seconds if self._seconds >= _CERTAIN else None
+
+    def _forget(self, now: float) -> None:
+        if self._since is None and now - self._last > _IDLE:
+            self._samples = self._seconds = 0.0

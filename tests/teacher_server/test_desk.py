@@ -226,6 +226,41 @@ def test_without_a_backlog_the_pace_is_not_known_and_nobody_is_refused(new_desk,
     desk.admit(Ticket("bert", 50, clock.now + 0.01))
 
 
+def test_where_nothing_waits_nobody_is_refused_for_a_measured_rate(new_desk, clock):
+    desk = new_desk(10_000)
+    _pace(desk, clock, 10)
+    desk.admit(Ticket("bert", 500, clock.now + 1.0))
+
+
+def _stalled(desk, clock):
+    """Three seconds at 100 samples a second, a quarter of an hour at none; something waits."""
+    tickets = _admit(desk, *[10] * 40)
+    for number in range(30):
+        desk.take(10)
+        clock.now += 900.0 if number == 28 else 0.1
+    for ticket in tickets[:30]:
+        _over(desk, ticket)
+
+
+def test_one_long_stall_counts_as_a_short_one(new_desk, clock):
+    desk = new_desk(10_000)
+    _stalled(desk, clock)
+    # 300 samples in 3 s and 5 more; counted in full they would have taken 900.
+    assert "before the deadline" in str(_refused(desk, Ticket("bert", 100, clock.now + 1.0)))
+    desk.admit(Ticket("bert", 100, clock.now + 10.0))
+
+
+def test_what_was_measured_is_forgotten_after_an_idle_minute(new_desk, clock):
+    desk = new_desk(10_000)
+    _pace(desk, clock, 10)
+    _admit(desk, 50)
+    assert "before the deadline" in str(_refused(desk, Ticket("bert", 50, clock.now + 1.0)))
+    desk.take(64)
+    clock.now += 61.0
+    _admit(desk, 50)
+    desk.admit(Ticket("bert", 50, clock.now + 1.0))
+
+
 def test_the_hint_grows_with_the_backlog(new_desk, clock):
     desk = new_desk(2000, share=1.0)
     _pace(desk, clock, 100)
