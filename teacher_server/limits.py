@@ -32,6 +32,7 @@ from privacy.ledger import Ledger
 from protos import Reason
 from teacher_server.caps import cap_units
 from teacher_server.errors import Unavailable
+from teacher_server.identity import is_name
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,10 @@ class Limits:
         self._plan = plan
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
+        self._unset = False
+        """Whether caps of the file are not in force yet, and"""
+        self._why = ""
+        """what was said of it last."""
         self._seen = self._signature()
         self._rules = _read(path, plan)
 
@@ -115,7 +120,7 @@ class Limits:
     def admit(self, client: str, samples: int, held: int = 0) -> None:
         """Lets so many samples pass, and counts them.
 
-        held: samples of this client in the service, until their answers are read. Fits `Desk`'s gate.
+        held: samples of this client in the service, until the answers are read. Fits `Desk`'s gate.
         Raises Unavailable with RATE_LIMITED: the same request passes once the hint is over, if no
         other of this client takes its place. One larger than the burst passes when all of that is
         there, and is made up for afterwards; one larger than what may wait, when nothing does.
@@ -140,6 +145,24 @@ class Limits:
                 (needed - there) / allowed.rate,
             )
         self._buckets[client] = _Bucket(there - samples, now)
+
+    def look(self, ledger: Ledger) -> None:
+        """Has a changed file in force; a cap that the ledger did not take is set at a later look.
+
+        Called again and again while a service runs; writes to the ledger's disk.
+        """
+        try:
+            if self.changed() and self.reload():
+                self._unset, self._why = True, ""
+            if self._unset:
+                self.apply_caps(ledger)
+                self._unset = False
+        except Exception as error:
+            # Whatever it is: it must not end the looking. What a caller may learn of it, it meets.
+            why = type(error).__name__
+            if why != self._why:
+                log.error("the caps of the limits could not be set (%s); trying again", why)
+            self._why = why
 
     def apply_caps(self, ledger: Ledger) -> None:
         """Sets the caps of the file that differ from those in force; writes to the ledger's disk.
@@ -193,6 +216,11 @@ def _rules(content: Mapping[str, Any], plan: BudgetPlan) -> _Rules:
     clients, caps = {}, {}
     for client, values in _table(content.get("clients", {}), "clients").items():
         where = f"clients.{client}"
+        if not is_name(client):
+            raise UserError(
+                f"[clients] has {client!r}, which can be nobody's name: up to 63 letters, digits, "
+                "dots, dashes, underscores"
+            )
         table = _table(values, where)
         clients[client] = _allowance(table, where, default)
         if "cap" in table:

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
 
-from privacy.errors import LedgerError, LedgerFault
+from privacy.errors import LedgerFault
 from privacy.ledger import Ledger
 from protos import teacher_pb2_grpc
 from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
@@ -123,9 +123,4 @@ async def _follow(limits: Limits, ledger: Ledger) -> None:
     """Has a changed file of limits in force within a second or so."""
     while True:
         await asyncio.sleep(_LIMITS_SECONDS)
-        if limits.changed() and await asyncio.to_thread(limits.reload):
-            try:
-                await asyncio.to_thread(limits.apply_caps, ledger)
-            except LedgerError:
-                # Whoever asks next meets it, and the service ends; the file's caps come after it.
-                log.error("the caps of the limits could not be set")
+        await asyncio.to_thread(limits.look, ledger)

@@ -7,7 +7,7 @@ import pytest
 
 from ktan.errors import UserError
 from privacy.budget import open_plan
-from privacy.errors import BudgetExhausted
+from privacy.errors import BudgetExhausted, LedgerUnreachable
 from privacy.ledger import Ledger
 from protos import Reason
 from teacher_server.caps import cap_units
@@ -157,6 +157,8 @@ def test_a_table_of_its_own_changes_what_it_names(limits):
         ("[clients.anna]\ncap.units = 1.5", "must be a whole number below"),
         ("clients = 1", "clients is 1; it must be a table"),
         ("[clients]\nanna = 1", "clients.anna is 1; it must be a table"),
+        ('[clients.""]\ncap.units = 1', "has '', which can be nobody's name"),
+        ('[clients."anna b"]\nrate = 1', "has 'anna b', which can be nobody's name"),
     ],
 )
 def test_what_is_wrong_is_named(limits, text, message):
@@ -238,6 +240,30 @@ def test_raising_a_cap_lets_a_client_go_on_at_once(limits, path, ledger):
     own.reload()
     own.apply_caps(ledger)
     ledger.check("anna", charge=150, draws=1)
+
+
+def test_a_cap_that_the_ledger_did_not_take_is_set_at_a_later_look(
+    limits, path, ledger, monkeypatch, caplog
+):
+    own = limits("")
+    path.write_text("[clients.anna]\ncap.units = 100\n")
+
+    def fail(*_):
+        raise LedgerUnreachable("the database is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(ledger, "set_cap", fail)
+        for _ in range(3):
+            own.look(ledger)
+    assert ledger.budget("anna").cap is None
+    assert caplog.text.count("could not be set (LedgerUnreachable); trying again") == 1
+    own.look(ledger)
+    assert ledger.budget("anna").cap == 100
+    entries = ledger.head().entry
+    ledger.set_cap("anna", 50)
+    # Set once: what is decided elsewhere afterwards stays.
+    own.look(ledger)
+    assert (ledger.budget("anna").cap, ledger.head().entry) == (50, entries + 1)
 
 
 def test_a_ledger_that_takes_no_entry_is_left_alone(limits, caplog):
