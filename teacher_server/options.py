@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
@@ -12,6 +12,9 @@ from ktan.errors import UserError
 from teacher_server.batching import Pace
 from teacher_server.listening import Transport
 from teacher_server.observing.json_logs import LogFormat
+
+_WAITING_BYTES: Final = 256 * 10**6
+_MOST_WAITING: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class ServeOptions:
     """Let tools such as grpcurl list the methods."""
     max_samples: int = 256
     """Samples in one request, at most."""
-    max_waiting_samples: int = 4096
-    """Samples waiting for the teacher before clients are asked to retry later."""
+    max_waiting_samples: int = 0
+    """Samples that wait, are worked on, or whose answers are not read yet, before clients are asked
+    to retry later; 0: as many as fit 256 MB with their answers, at most 4096."""
     limits: Path | None = None
     """TOML file with what each client may ask: rate, burst, samples waiting, cap; read again
     whenever it changes."""
@@ -73,7 +77,7 @@ class ServeOptions:
     def check(self) -> None:
         """Raises UserError for a number that no service can run with."""
         limits = {
-            "answers": 1, "max_samples": 1, "max_waiting_samples": 1, "batch": 1,
+            "answers": 1, "max_samples": 1, "max_waiting_samples": 0, "batch": 1,
             "batch_wait": 0, "threads": 0, "grace": 0, "metrics_clients": 0, "trace_every": 1,
         }  # fmt: skip
         for name, least in limits.items():
@@ -100,14 +104,18 @@ class ServeOptions:
         """How requests are gathered; `workers` where the options leave it to the hardware."""
         return Pace(self.threads or workers, self.batch, self.batch_wait / 1000)
 
-    @property
-    def transport(self) -> Transport:
-        """Where the server listens."""
+    def room(self, bytes_each: int) -> int:
+        """Samples in the service at once, where one and its answer take so many bytes."""
+        fitting = max(1, min(_MOST_WAITING, _WAITING_BYTES // bytes_each))
+        return self.max_waiting_samples or fitting
+
+    def transport(self, bytes_each: int) -> Transport:
+        """Where the server listens, for samples that take so many bytes with their answers."""
         return Transport(
             listen=self.listen,
             certificates=self.certificates,
             reflection=self.reflection,
-            max_waiting_samples=self.max_waiting_samples,
+            max_waiting_samples=self.room(bytes_each),
             grace_seconds=self.grace,
             revoked=self.revoked,
         )

@@ -54,6 +54,7 @@ def run(
     face = describe(public, menu, options.max_samples, offers)
     answerer = Answerer(teacher, public.version, menu, ledger, NoiseReservoir(noise))
     pace = options.pace(threads)
+    transport = options.transport(sum(_sizes(public, menu)))
 
     # What is loaded by now lives as long as the process: no collection need look at it again, each
     # of which would hold up every request. What a request leaves behind is not in cycles.
@@ -77,7 +78,7 @@ def run(
                 on_ready(facts | ({"metrics": watched.metrics} if watched.metrics else {}))
 
             await serve(
-                face, answerer, ledger, options.transport, ready, stop, pace=pace,
+                face, answerer, ledger, transport, ready, stop, pace=pace,
                 observer=watched.observer, health=watched.health, limits=limits,
             )  # fmt: skip
 
@@ -93,8 +94,7 @@ def describe(
     offers: tuple[MethodOffer, ...] = (),
 ) -> Described:
     """The service's public face, with as many samples a request as the messages can carry."""
-    sample_bytes = math.prod(public.input_shape) * np.dtype(public.input_dtype).itemsize
-    answer_bytes = 4 * sum(math.prod(tap.shape) for tap in menu)
+    sample_bytes, answer_bytes = _sizes(public, menu)
     largest = min(max_samples, samples_per_request(sample_bytes, answer_bytes))
     if largest < 1:
         raise UserError(
@@ -115,6 +115,12 @@ def describe(
         max_samples=largest,
         offers=offers,
     )
+
+
+def _sizes(public: PublicTeacher, menu: tuple[ServedTap, ...]) -> tuple[int, int]:
+    """Bytes of one sample and of its answer."""
+    sample_bytes = math.prod(public.input_shape) * np.dtype(public.input_dtype).itemsize
+    return sample_bytes, 4 * sum(math.prod(tap.shape) for tap in menu)
 
 
 def _facts(

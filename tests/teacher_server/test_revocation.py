@@ -184,12 +184,12 @@ def test_the_command_adds_to_the_list_that_the_server_follows(folder, tmp_path, 
     assert json.loads(capsys.readouterr().out) == {
         "list": str(_list(folder)), "names": ["anna"], "certificates": 1,
     }  # fmt: skip
-    followed = ServeOptions(certs=server).transport.revocations()
+    followed = ServeOptions(certs=server).transport(1).revocations()
     with pytest.raises(RequestError, match="anna was revoked"):
         followed.check(_pem(folder, "anna"), "anna")
     other = tmp_path / "other"
     revoke(revoked=other, name=("bert",), json=True)
-    followed = ServeOptions(certs=server, revoked=other).transport.revocations()
+    followed = ServeOptions(certs=server, revoked=other).transport(1).revocations()
     followed.check(_pem(folder, "anna"), "anna")
     with pytest.raises(RequestError, match="bert was revoked"):
         followed.check(_pem(folder, "bert"), "bert")
@@ -207,4 +207,4 @@ def test_the_command_asks_which_list(given, tmp_path):
 
 def test_nobody_is_revoked_by_name_where_nobody_has_one(tmp_path):
     with pytest.raises(UserError, match="--revoked with --certs"):
-        _ = ServeOptions(plaintext=True, revoked=tmp_path / "list").transport
+        _ = ServeOptions(plaintext=True, revoked=tmp_path / "list").transport(1)
