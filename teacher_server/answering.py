@@ -3,7 +3,7 @@
 No gRPC here: the order of the steps is the promise, and is testable without a wire.
 
     find the requests  →  find stored releases  →  check the budget  →  teacher  →  release
-    →  one durable transaction (debits, answers, entries, receipts)  →  return
+    →  durable transactions, as few as can be (debits, answers, entries, receipts)  →  return
 
 Requests go through these steps together, as many as come; each keeps its own meaning, charge and
 receipt, and what is refused to one is refused to nobody else. Nothing that a teacher computed
@@ -151,8 +151,9 @@ class Answerer:
         """The answers to `samples` [n, *input shape]; charges what was not answered before.
 
         An answer is of one sample and one tap, and is charged once for all time. Raises
-        BudgetExhausted, RequestIdReused or LedgerFault, having charged and released nothing, and
-        ValueError for a tap that is not on the menu.
+        BudgetExhausted, RequestIdReused, LedgerUnreachable or LedgerUnreadable, having charged and
+        released nothing; LedgerFault, having released nothing; and ValueError for a tap that is not
+        on the menu.
         """
         question = Question(client, request_id, samples, tuple(taps))
         (outcome,) = self.settle([self.draw([question])])
@@ -163,7 +164,8 @@ class Answerer:
     def draw(self, questions: Sequence[Question]) -> Drawn:
         """Everything but the charge: the teacher is asked once, about all samples that are new.
 
-        A refusal is kept for `settle` to return. Raises LedgerFault, and whatever a teacher raises.
+        A refusal is kept for `settle` to return. Raises LedgerFault, LedgerUnreachable or
+        LedgerUnreadable, and whatever a teacher raises.
         """
         cases = [self._case(question) for question in questions]
         named = [(case.question.client, case.question.request_id, case.content) for case in cases]
@@ -191,7 +193,8 @@ class Answerer:
         return Drawn(cases, payloads, frozenset(stored))
 
     def settle(self, drawn: Sequence[Drawn]) -> list[Outcome]:
-        """Makes everything durable in one transaction; an outcome for each question, in order.
+        """Makes everything durable in as few transactions as can be; each question's own outcome,
+        in order.
 
         Raises LedgerFault: then nothing of it may be sent.
         """

@@ -216,15 +216,18 @@ class Ledger(LedgerReader):
 
     def settle_all(
         self, requests: Sequence[Request]
-    ) -> list[Settlement | BudgetExhausted | RequestIdReused]:
-        """Settles several requests, of any clients, in one transaction; see `settle`.
+    ) -> list[Settlement | BudgetExhausted | RequestIdReused | LedgerUnreachable]:
+        """Settles several requests, of any clients, in as few transactions as can be; see `settle`.
 
-        A refused one has its refusal in its place and has charged nothing. Raises LedgerFault.
+        A refused one has its refusal in its place and has charged nothing, and so has one whose
+        transaction did not reach the database. Raises LedgerFault.
         """
         outcomes = self._writer.commit_all([job.settling(request) for request in requests])
         # Witnessed by now, but for a repeated request in a ledger that is not believed.
         seen = self._witnessed(outcomes)
-        return cast("list[Settlement | BudgetExhausted | RequestIdReused]", seen)
+        return cast(
+            "list[Settlement | BudgetExhausted | RequestIdReused | LedgerUnreachable]", seen
+        )
 
     def _witnessed(self, found: Sequence[_Found]) -> list[_Found | LedgerRolledBack]:
         """The same once the witness has seen the settlements among them; a refusal in the place of

@@ -41,6 +41,7 @@ from privacy.ledger.witness import Witness
 from privacy.receipts import SignedHead, verify
 
 _REFUSALS: Final = (BudgetExhausted, RequestIdReused)
+_UNCHARGED: Final = (*_REFUSALS, LedgerUnreachable)
 _LARGEST_GROUP: Final = 256
 _MOST_ANSWERS: Final = 16_384
 """Of a group, so that one commit stays short; a single larger request is a group by itself."""
@@ -95,9 +96,10 @@ class Writer:
         return outcome
 
     def commit_all(self, jobs: Sequence[Job[_Result]]) -> list[_Result | Exception]:
-        """Settles several jobs of one caller, in one transaction or a few; see `commit`.
+        """Settles several jobs of one caller, in as few transactions as can be; see `commit`.
 
-        A refusal stands in the place of its job's result.
+        What `commit` raises with nothing charged stands in the place of its job's result: the
+        database may go away between one transaction and the next.
         """
         self.require_usable()
         if self._read_only:
@@ -123,7 +125,7 @@ class Writer:
         for job in jobs:
             if job.error is None:
                 outcomes.append(cast("Callable[[], _Result]", job.finish)())
-            elif isinstance(job.error, _REFUSALS):
+            elif isinstance(job.error, _UNCHARGED):
                 outcomes.append(job.error)
             else:
                 raise job.error
@@ -181,6 +183,8 @@ class Writer:
         with self._mutex:
             job.led.append(self._waiting.popleft())
         self.require_usable()
+        # One server that does not answer costs whoever waits one attempt, not one each.
+        self._gather(job)
         try:
             if not self._transact(job, sure=False):
                 self._transact(job, sure=True)
@@ -248,7 +252,7 @@ class Writer:
                 if self.book.rolled_back is None:
                     alone = self._lock is not None
                     require_newest(connection, state, self._witness, self.head, alone=alone)
-                # Only now: who came while another replica held the lock is not left behind.
+                # Again: who came while another replica held the lock is not left behind.
                 self._gather(leader)
                 jobs = leader.led
                 requests = [job.request for job in jobs if job.request is not None]

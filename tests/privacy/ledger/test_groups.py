@@ -4,12 +4,14 @@ import sqlite3
 import threading
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Row
 
 from privacy.budget import spent_epsilon
-from privacy.errors import BudgetExhausted, LedgerFault, RequestIdReused
-from privacy.ledger import lookup, writer
+from privacy.errors import BudgetExhausted, LedgerFault, LedgerUnreachable, RequestIdReused
+from privacy.ledger import Settlement, lookup, writer
 from privacy.ledger.chain import entry_hash
 from privacy.ledger.group import Group
 from privacy.ledger.job import Job
@@ -197,6 +199,52 @@ def test_a_group_holds_a_limited_number_of_answers(ledger, gathering, ask, monke
 
 
 # Failures
+
+
+def unreachable(monkeypatch, *which: int) -> list[int]:
+    """Has these of the transactions from now on find no database; tells how many were begun."""
+    lock_state, begun = lookup.lock_state, []
+
+    def lock(connection: Connection) -> Row[Any]:
+        begun.append(len(begun) + 1)
+        if begun[-1] in which:
+            raise LedgerUnreachable("the ledger's database does not answer, nothing was charged")
+        return lock_state(connection)
+
+    monkeypatch.setattr(lookup, "lock_state", lock)
+    return begun
+
+
+def test_of_several_transactions_each_tells_its_own_requests(ledger, asker, monkeypatch) -> None:
+    """The database goes away after the first, and is back for the third."""
+    monkeypatch.setattr(writer, "_LARGEST_GROUP", 3)
+    requests = [
+        ledger.request("alice", f"r{n}", asker.content, [asker.pending(ledger, f"s{n}")], "v1")
+        for n in range(8)
+    ]
+    unreachable(monkeypatch, 2)
+    outcomes = ledger.settle_all(requests)
+    assert [type(outcome) for outcome in outcomes] == [
+        *[Settlement] * 3, *[LedgerUnreachable] * 3, *[Settlement] * 2,
+    ]  # fmt: skip
+    assert ledger.budget().spent == 500
+    again = ledger.settle_all(requests)
+    assert [outcome.repeated for outcome in again] == [True] * 3 + [False] * 3 + [True] * 2
+    assert ledger.budget().spent == 800
+
+
+def test_whoever_waits_learns_of_an_unreachable_database_by_one_attempt(
+    ledger, gathering, ask, monkeypatch
+) -> None:
+    attempts: list[list[int]] = []
+    futures = gathering.run(
+        *(ask(f"r{n}", f"s{n}") for n in range(6)),
+        meanwhile=lambda: attempts.append(unreachable(monkeypatch, *range(1, 9))),
+    )
+    assert futures[0].result().charged == 100
+    assert all(isinstance(future.exception(), LedgerUnreachable) for future in futures[1:])
+    assert attempts == [[1]]
+    assert ledger.budget().spent == 100
 
 
 def reopened(place, ledger):
