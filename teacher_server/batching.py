@@ -161,6 +161,15 @@ def _resolve(errands: Sequence[Errand], outcomes: Sequence[Outcome | BaseExcepti
         if errand.future.done():
             continue
         if isinstance(outcome, BaseException):
-            errand.future.set_exception(outcome)
+            errand.future.set_exception(_ordinary(outcome))
+            # Its caller may have gone, and nobody asks for it; asyncio would log that as a fault.
+            errand.future.exception()
         else:
             errand.future.set_result(outcome)
+
+
+def _ordinary(error: BaseException) -> Exception:
+    """What a future takes, and what ends a call and no more."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"raised {type(error).__name__}")

@@ -1,7 +1,9 @@
 """Requests of many clients in one batch: each keeps its own meaning, charge and fate."""
 
 import asyncio
+import gc
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -211,6 +213,44 @@ def test_a_teacher_that_raises_ends_its_batch_and_no_worker(ledger, opened):
     assert at_work.result(at_work.ask(images(1))).charged_samples == 1
     assert at_work.batcher.working
     assert ledger.budget(None).spent == CHARGE
+
+
+@pytest.mark.parametrize("kind", [StopIteration, SystemExit, KeyboardInterrupt])
+def test_whatever_a_teacher_raises_ends_its_batch(ledger, opened, kind):
+    teacher = StandInTeacher()
+    at_work = opened.enter_context(office(ledger, teacher))
+
+    def fail(_: object) -> dict[str, np.ndarray]:
+        raise kind("0.123456")
+
+    teacher.sabotage = fail
+    errands = [at_work.ask(images(1, seed)) for seed in range(2)]
+    for errand in errands:
+        with pytest.raises(RuntimeError, match=f"^raised {kind.__name__}$"):
+            at_work.result(errand)
+    assert at_work.batcher.working
+
+
+def test_a_refusal_that_nobody_waits_for_is_no_fault(ledger, opened):
+    teacher, said = StandInTeacher(), []
+    at_work = opened.enter_context(office(ledger, teacher))
+    at_work.loop.set_exception_handler(lambda _, context: said.append(context["message"]))
+
+    def fail(_: object) -> dict[str, np.ndarray]:
+        raise FloatingPointError
+
+    teacher.sabotage = fail
+    errand = at_work.ask(images(1))
+    end = time.monotonic() + PATIENCE
+    while not errand.future.done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    del errand
+    teacher.sabotage = lambda taps: taps
+    # Now the worker has let go of the first, too.
+    at_work.result(at_work.ask(images(1)))
+    gc.collect()
+    assert said == []
 
 
 def test_a_ledger_that_fails_releases_nothing(ledger, opened, monkeypatch):
