@@ -181,12 +181,16 @@ class Answerer:
                 for digest in case.digests
                 for settings in case.asked.settings
             ]
-        wanted = [key for case in open_cases for key in case.keys]
-        stored = self._ledger.stored(wanted) if wanted else {}
-        for case in open_cases:
+        stored: dict[bytes, bytes] = {}
+        looked = self._ledger.stored_all([case.keys for case in open_cases]) if open_cases else []
+        for case, own in zip(open_cases, looked, strict=True):
+            if isinstance(own, Exception):
+                case.refusal = own
+                continue
+            stored |= own
             places = {key: place for place, key in reversed(list(enumerate(case.keys)))}
-            case.lacking = [place for key, place in places.items() if key not in stored]
-        self._refuse_uncovered(open_cases)
+            case.lacking = [place for key, place in places.items() if key not in own]
+        self._refuse_uncovered([case for case in open_cases if case.refusal is None])
         payloads = stored | self._release(
             [case for case in open_cases if case.refusal is None and case.lacking]
         )

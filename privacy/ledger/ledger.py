@@ -32,6 +32,7 @@ from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
 _Found = TypeVar("_Found")
+_Settled = Settlement | BudgetExhausted | RequestIdReused | LedgerUnreachable
 
 
 class Ledger(LedgerReader):
@@ -128,7 +129,7 @@ class Ledger(LedgerReader):
 
     def find_all(
         self, asked: Sequence[tuple[str, str, bytes]]
-    ) -> list[Settlement | RequestIdReused | LedgerRolledBack | None]:
+    ) -> list[Settlement | RequestIdReused | LedgerRolledBack | LedgerUnreachable | None]:
         """Of each (client, request id, content digest) what `find` returns, or its refusal."""
         self._writer.require_usable()
         with reading(self._engine) as connection:
@@ -146,12 +147,28 @@ class Ledger(LedgerReader):
 
         Raises LedgerFault; LedgerRolledBack as `find`.
         """
+        (found,) = self.stored_all([keys])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def stored_all(
+        self, asked: Sequence[Sequence[bytes]]
+    ) -> list[dict[bytes, bytes] | LedgerRolledBack | LedgerUnreachable]:
+        """For the keys of each request by themselves what `stored` returns, or its refusal."""
         self._writer.require_usable()
         with reading(self._engine) as connection:
-            found = lookup.answers_among(connection, keys)
-        if found:
-            self._writer.wait_until_witnessed(max(entry for entry, _ in found.values()))
-        return {key: payload for key, (_, payload) in found.items()}
+            found = lookup.answers_among(connection, {key for keys in asked for key in keys})
+        refusal = self._refusal_of_unseen([entry for entry, _ in found.values()])
+        known = self._writer.head.entry
+        looked: list[dict[bytes, bytes] | LedgerRolledBack | LedgerUnreachable] = []
+        for keys in asked:
+            own = {key: found[key] for key in keys if key in found}
+            if refusal is not None and any(entry > known for entry, _ in own.values()):
+                looked.append(refusal)
+            else:
+                looked.append({key: payload for key, (_, payload) in own.items()})
+        return looked
 
     def check(self, client: str, *, charge: int, draws: int) -> None:
         """Raises what `settle` would raise for such a charge now, before any work is done for it.
@@ -214,9 +231,7 @@ class Ledger(LedgerReader):
             raise ValueError("a request asks for at least one answer")
         return Request.of(client, request_id, content_digest, pending, teacher_version)
 
-    def settle_all(
-        self, requests: Sequence[Request]
-    ) -> list[Settlement | BudgetExhausted | RequestIdReused | LedgerUnreachable]:
+    def settle_all(self, requests: Sequence[Request]) -> list[_Settled]:
         """Settles several requests, of any clients, in as few transactions as can be; see `settle`.
 
         A refused one has its refusal in its place and has charged nothing, and so has one whose
@@ -225,24 +240,34 @@ class Ledger(LedgerReader):
         outcomes = self._writer.commit_all([job.settling(request) for request in requests])
         # Witnessed by now, but for a repeated request in a ledger that is not believed.
         seen = self._witnessed(outcomes)
-        return cast(
-            "list[Settlement | BudgetExhausted | RequestIdReused | LedgerUnreachable]", seen
-        )
+        return cast("list[_Settled]", seen)
 
-    def _witnessed(self, found: Sequence[_Found]) -> list[_Found | LedgerRolledBack]:
+    def _witnessed(
+        self, found: Sequence[_Found]
+    ) -> list[_Found | LedgerRolledBack | LedgerUnreachable]:
         """The same once the witness has seen the settlements among them; a refusal in the place of
         one that it cannot be known to have seen."""
         entries = [item.receipt.entry for item in found if isinstance(item, Settlement)]
+        refusal = self._refusal_of_unseen(entries)
+        if refusal is None:
+            return list(found)
+        known = self._writer.head.entry
+        return [
+            refusal if isinstance(item, Settlement) and item.receipt.entry > known else item
+            for item in found
+        ]
+
+    def _refusal_of_unseen(
+        self, entries: Sequence[int]
+    ) -> LedgerRolledBack | LedgerUnreachable | None:
+        """None once the witness has seen these entries; or why those of them that are after our
+        head are not sent."""
         try:
             if entries:
                 self._writer.wait_until_witnessed(max(entries))
-        except LedgerRolledBack as refusal:
-            known = self._writer.head.entry
-            return [
-                refusal if isinstance(item, Settlement) and item.receipt.entry > known else item
-                for item in found
-            ]
-        return list(found)
+        except (LedgerRolledBack, LedgerUnreachable) as refusal:
+            return refusal
+        return None
 
     def charge_training(self, run: DpSgdRun, teacher_version: str, weights: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.

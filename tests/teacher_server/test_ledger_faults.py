@@ -2,20 +2,35 @@
 
 import asyncio
 import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from privacy.budget import open_plan
-from privacy.errors import LedgerFault
+from privacy.errors import LedgerFault, LedgerRolledBack, LedgerUnreachable
 from privacy.ledger import Ledger
 from privacy.noise import DEFAULT_NOISE, source
 from protos import teacher_pb2, teacher_pb2_grpc
-from teacher_server.answering import Answerer
+from teacher_server.answering import Answer, Answerer, Question
 from teacher_server.listening import Transport
 from teacher_server.server import serve
 from tests.teacher_server.running_service import CHARGE, FACE, MENU, StandInTeacher, images, query
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.create(
+        tmp_path / "ledger",
+        dataset_id="stand-in",
+        plan=open_plan(4.0, 1e-5),
+        witness=tmp_path / "elsewhere" / "head.json",
+    ) as ledger:
+        yield ledger
 
 
 def test_a_look_that_fails_refuses_its_caller_and_the_service_goes_on(service, monkeypatch) -> None:
@@ -41,18 +56,35 @@ def test_a_look_that_fails_refuses_its_caller_and_the_service_goes_on(service, m
     assert service.spent == 2 * CHARGE
 
 
+def test_of_a_batch_only_those_concerned_are_refused(ledger, monkeypatch) -> None:
+    """One asks for an answer that another replica wrote and that cannot be known to be witnessed;
+    of one the transaction finds no database."""
+    answerer = Answerer(StandInTeacher(), "0" * 32, MENU, ledger, source(DEFAULT_NOISE))
+    names = [str(uuid.uuid4()) for _ in range(3)]
+    asked = [Question("anna", name, images(1, seed)) for seed, name in enumerate(names)]
+    stored_all, settle_all = ledger.stored_all, ledger.settle_all
+
+    def one_unseen(keys: Sequence[Sequence[bytes]]) -> list[object]:
+        return [
+            LedgerRolledBack(0, "entry 7 was written by another replica"),
+            *stored_all(keys)[1:],
+        ]
+
+    def one_unreachable(requests: Sequence[Any]) -> list[object]:
+        return [LedgerUnreachable("nothing was charged"), *settle_all(requests[1:])]
+
+    monkeypatch.setattr(ledger, "stored_all", one_unseen)
+    monkeypatch.setattr(ledger, "settle_all", one_unreachable)
+    outcomes = answerer.settle([answerer.draw(asked)])
+    assert [type(outcome) for outcome in outcomes] == [LedgerRolledBack, LedgerUnreachable, Answer]
+    assert ledger.budget().spent == CHARGE
+    assert [entry.request_id for entry in ledger.entries(1)] == names[2:]
+
+
 def test_a_service_that_a_fault_ended_says_so_though_its_ledger_would_go_on(
-    tmp_path, monkeypatch
+    ledger, monkeypatch
 ) -> None:
-    with (
-        Ledger.create(
-            tmp_path / "ledger",
-            dataset_id="stand-in",
-            plan=open_plan(4.0, 1e-5),
-            witness=tmp_path / "elsewhere" / "head.json",
-        ) as ledger,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with ThreadPoolExecutor(1) as pool:
 
         def fails(requests: object) -> object:
             raise LedgerFault("secret-of-the-ledger")
