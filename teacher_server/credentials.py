@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ktan.errors import UserError
-from teacher_server.posture import require_secret
+from teacher_server.posture import require_secret, require_unchangeable
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,15 @@ class CertificateSet:
     def read(cls, folder: Path, now: datetime.datetime) -> CertificateSet:
         """The set in `folder`: ca.pem (of one authority or several), certificate.pem, key.pem.
 
-        Raises UserError for files that are missing, damaged or readable by others, a key of
-        another certificate, a certificate that is not valid now, and authorities that have ended.
+        Raises UserError for files that are missing, damaged, or that others may read or change, a
+        key of another certificate, a certificate that is not valid now, and authorities that have
+        ended.
         """
         try:
             authorities, certificate, key = ((folder / name).read_bytes() for name in _FILES)
             require_secret(folder / "key.pem")
+            for path in (folder, folder / "ca.pem", folder / "certificate.pem"):
+                require_unchangeable(path)
         except OSError as error:
             raise UserError(
                 f"{folder} needs ca.pem, certificate.pem and key.pem ({error.strerror}: "

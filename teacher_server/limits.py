@@ -33,6 +33,7 @@ from protos import Reason
 from teacher_server.caps import cap_units
 from teacher_server.errors import Unavailable
 from teacher_server.identity import is_name
+from teacher_server.posture import require_unchangeable
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,8 @@ class Limits:
 def _read(path: Path, plan: BudgetPlan) -> _Rules:
     """Raises UserError naming the file and the line or the key."""
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        require_unchangeable(path)
     except OSError as error:
         raise UserError(f"--limits {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -73,6 +73,23 @@ def _require_closed(folder: Path) -> None:
         )
 
 
+def require_unchangeable(path: Path) -> None:
+    """Raises UserError where others may change the file or folder at `path`: it says who may ask.
+
+    The group may where it is root's, who chose the group. In a folder with the sticky bit, as
+    Kubernetes mounts secrets, others can add files and neither replace nor remove any.
+    """
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISDIR(found.st_mode) and mode & stat.S_ISVTX:
+        return
+    if mode & 0o002 or (mode & 0o020 and found.st_uid != 0):
+        raise UserError(
+            f"{path} can be changed by others (mode {mode:04o}), and says who may ask; run: "
+            f"chmod go-w {path}"
+        )
+
+
 def require_secret(path: Path) -> None:
     """Raises UserError unless nobody but this user reads the key file at `path`.
 

@@ -34,6 +34,7 @@ from ktan.errors import UserError
 from protos import Reason
 from teacher_server.errors import RequestError, Unauthenticated
 from teacher_server.identity import is_name
+from teacher_server.posture import require_unchangeable
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,9 @@ def add(path: Path, names: Iterable[str], serials: Iterable[str]) -> Revoked:
 
 
 def _read(path: Path) -> Revoked:
-    return Revoked.parse(_text(path), str(path))
+    text = _text(path)
+    require_unchangeable(path)
+    return Revoked.parse(text, str(path))
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,11 @@ from ktan.errors import UserError
 from privacy.budget import open_plan
 from privacy.ledger import Ledger
 from teacher_server import posture
+from teacher_server.credentials import CertificateSet, utc_now
+from teacher_server.limits import Limits
 from teacher_server.options import ServeOptions
-from teacher_server.posture import require_safe, require_secret
+from teacher_server.posture import require_safe, require_secret, require_unchangeable
+from teacher_server.revocation import Revocations
 from teacher_server.room import require_room
 from teacher_server.serving import run_service
 from tests.teacher_server.running_service import CHARGE, MENU
@@ -97,6 +101,50 @@ def test_a_secret_is_its_users_or_is_handed_over_by_root(owner, mode, fits, monk
         return
     with pytest.raises(UserError, match=r"chmod 6[04]0 key.pem|belongs to user 1001"):
         require_secret(Path("key.pem"))
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "fits"),
+    [
+        ("own", 0o100644, True),
+        ("own", 0o100664, False),
+        ("own", 0o100646, False),
+        ("root", 0o100640, True),
+        ("root", 0o100660, True),
+        ("root", 0o100646, False),
+        ("own", 0o040755, True),
+        ("own", 0o040770, False),
+        ("root", 0o040750, True),
+        ("root", 0o040777, False),
+        ("root", 0o043777, True),
+    ],
+)
+def test_who_may_ask_is_not_for_others_to_say(owner, mode, fits, monkeypatch):
+    found = SimpleNamespace(st_uid={"own": 1000, "root": 0}[owner], st_mode=mode)
+    monkeypatch.setattr(Path, "stat", lambda path: found)
+    if fits:
+        require_unchangeable(Path("revoked"))
+        return
+    with pytest.raises(UserError, match=r"changed by others .* chmod go-w revoked"):
+        require_unchangeable(Path("revoked"))
+
+
+@pytest.mark.parametrize("name", ["", "ca.pem", "certificate.pem", "revoked", "limits"])
+def test_each_file_that_says_who_may_ask_is_looked_at(tmp_path, certificates, name):
+    folder = tmp_path / "server"
+    shutil.copytree(certificates / "server", folder)
+    for other in ("revoked", "limits"):
+        (folder / other).write_text("")
+
+    def read():
+        CertificateSet.read(folder, utc_now())
+        Revocations(folder / "revoked", needed=False)
+        Limits(folder / "limits", open_plan(4.0, 1e-5))
+
+    read()
+    (folder / name).chmod(0o707)
+    with pytest.raises(UserError, match=f"{folder / name} can be changed by others"):
+        read()
 
 
 def test_root_is_warned_and_serves(host, monkeypatch, caplog):
