@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -24,7 +25,8 @@ from teacher_server.health import Health
 
 _AT_ONCE: Final = 8
 """Connections served at once; more are closed unanswered."""
-_IDLE_SECONDS: Final = 10.0
+_CONNECTION_SECONDS: Final = 5.0
+"""For a whole connection: one that sends a byte now and then must not keep probes from asking."""
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
@@ -106,9 +108,13 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        end = threading.Timer(_CONNECTION_SECONDS, _hang_up, [request])
+        end.daemon = True
+        end.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            end.cancel()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -118,7 +124,6 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     health: Health
-    timeout = _IDLE_SECONDS
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -160,6 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Scrapes are no news."""
+
+
+def _hang_up(connection: socket.socket) -> None:
+    # It may have ended just now. Whoever reads from it or writes to it is let go.
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _address(listen: str) -> tuple[str, int]:

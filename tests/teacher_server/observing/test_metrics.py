@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -17,6 +18,7 @@ from privacy.budget import open_plan
 from privacy.ledger import Ledger, PendingAnswer
 from teacher_server.health import Health
 from teacher_server.observer import Call
+from teacher_server.observing import port as operations_port
 from teacher_server.observing.gauges import LedgerStanding
 from teacher_server.observing.metrics import Metrics
 from teacher_server.observing.operations import operations
@@ -176,6 +178,39 @@ def test_peers_that_say_nothing_keep_nobody_else_from_asking_for_long(port):
     assert ask(port.address, "/livez")[0] == 200
     for connection in silent:
         connection.close()
+
+
+def test_nor_do_peers_that_say_a_byte_now_and_then(port, monkeypatch):
+    monkeypatch.setattr(operations_port, "_CONNECTION_SECONDS", 1.0)
+    host, number = port.address.rsplit(":", 1)
+    slow = [socket.create_connection((host, int(number)), timeout=0.05) for _ in range(8)]
+    # None gets to the end of its request; each is hung up on all the same.
+    end, open_ones = time.monotonic() + 60, list(slow)
+    while open_ones:
+        assert time.monotonic() < end
+        open_ones = [peer for peer in open_ones if still_open(peer)]
+    while not alive(port):
+        assert time.monotonic() < end
+    for peer in slow:
+        peer.close()
+
+
+def alive(port: OperationsPort) -> bool:
+    try:
+        return ask(port.address, "/livez")[0] == 200
+    except OSError:
+        return False
+
+
+def still_open(peer: socket.socket) -> bool:
+    """Sends one byte more of a request; whether the other side has not hung up."""
+    try:
+        peer.sendall(b"G")
+        return peer.recv(1) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:1"])
