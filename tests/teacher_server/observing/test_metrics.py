@@ -183,7 +183,9 @@ def test_peers_that_say_nothing_keep_nobody_else_from_asking_for_long(port):
 def test_nor_do_peers_that_say_a_byte_now_and_then(port, monkeypatch):
     monkeypatch.setattr(operations_port, "_CONNECTION_SECONDS", 1.0)
     host, number = port.address.rsplit(":", 1)
-    slow = [socket.create_connection((host, int(number)), timeout=0.05) for _ in range(8)]
+    slow = [socket.create_connection((host, int(number)), timeout=60) for _ in range(8)]
+    for peer in slow:
+        peer.settimeout(0.05)
     # None gets to the end of its request; each is hung up on all the same.
     end, open_ones = time.monotonic() + 60, list(slow)
     while open_ones:
