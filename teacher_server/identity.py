@@ -68,8 +68,8 @@ def identify(uris: list[bytes]) -> Identity:
     if len(named) != 1:
         raise Unauthenticated("the certificate must carry exactly one ktan:// identity")
     role, _, name = named[0].removeprefix(_SCHEME).partition("/")
-    if role not in set(Role) or not name:
-        raise Unauthenticated("the certificate's identity names no role of this service")
+    if role not in set(Role) or not is_name(name):
+        raise Unauthenticated("the certificate's identity names no role and client of this service")
     return Identity(frozenset({Role(role)}), name)
 
 
