@@ -16,13 +16,15 @@ as it was stays in force, and the log says so. Refusing everybody instead would 
 from __future__ import annotations
 
 import datetime
+import fcntl
 import functools
 import logging
 import math
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -134,8 +136,29 @@ class Revocations:
 def add(path: Path, names: Iterable[str], serials: Iterable[str]) -> Revoked:
     """Adds to the list in `path`, which is made where none is; the list as it is then.
 
-    The file is replaced whole. Raises UserError for what is neither, or where it is broken.
+    The file is replaced whole; of several at once each waits for the one before. Raises UserError
+    for what is neither, or where it is broken.
     """
+    names, serials = tuple(names), tuple(serials)
+    # Whoever only checks the list need not be able to write there.
+    with _alone(path) if names or serials else nullcontext():
+        return _added(path, names, serials)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    # Not the list itself, in whose place another is put.
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        file = beside.open("a")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written beside ({error.strerror})") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _added(path: Path, names: Iterable[str], serials: Iterable[str]) -> Revoked:
     before = _text(path) if path.exists() else _HEADING
     # What is broken already is mended by its writer, not buried under more.
     known = Revoked.parse(before, str(path))

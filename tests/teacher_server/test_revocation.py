@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -176,6 +177,13 @@ def test_calls_in_quick_succession_share_a_look(folder, monkeypatch):
     monkeypatch.setattr(revocation.time, "monotonic", lambda: math.inf)
     with pytest.raises(RequestError, match="anna was revoked"):
         followed.check(pem, "anna")
+
+
+def test_of_several_that_revoke_at_once_nobody_is_lost(tmp_path):
+    path, names = tmp_path / "list", [f"client-{number}" for number in range(16)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: revocation.add(path, [name], []), names))
+    assert Revoked.parse(path.read_text(), "list").names == set(names)
 
 
 def test_the_command_adds_to_the_list_that_the_server_follows(folder, tmp_path, capsys):
