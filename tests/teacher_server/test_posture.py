@@ -158,6 +158,8 @@ def test_root_is_warned_and_serves(host, monkeypatch, caplog):
 def test_tls_is_not_weakened_from_outside(host, caplog, nobody):
     with pytest.raises(UserError, match="unset it"):
         require_safe(*host, {"GRPC_SSL_CIPHER_SUITES": "ALL"})
+    require_safe(*host, {"GRPC_VERBOSITY": "NONE"})
+    assert not caplog.records
     require_safe(*host, {"GRPC_TRACE": "all"})
     assert "may hold requests and answers" in caplog.text
 
