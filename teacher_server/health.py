@@ -201,6 +201,11 @@ def _in_thread(name: str, check: Check) -> asyncio.Future[bool]:
     return future
 
 
+def health_of(ledger: Ledger) -> Health:
+    """Of a service under `ledger`; who runs it adds what else must hold."""
+    return Health({"ledger": ledger_usable(ledger)})
+
+
 class HealthService(health_pb2_grpc.HealthServicer):
     """grpc.health.v1 of a `Health`; a watch ends where draining begins, and holds nothing up."""
 

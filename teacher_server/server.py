@@ -25,7 +25,7 @@ from teacher_server.batching import Batcher, Pace
 from teacher_server.desk import Desk
 from teacher_server.flooding import channel_options
 from teacher_server.guard import Guard
-from teacher_server.health import READINESS, Health, HealthService, ledger_usable
+from teacher_server.health import READINESS, Health, HealthService, health_of
 from teacher_server.limits import Limits
 from teacher_server.listening import Transport, bind
 from teacher_server.observer import Observer
@@ -59,7 +59,7 @@ async def serve(
     """
     desk = Desk(transport.max_waiting_samples, gate=limits.admit if limits else None)
     batcher = Batcher(desk, answerer, pace, observer)
-    health = health or Health({"ledger": ledger_usable(ledger)})
+    health = health or health_of(ledger)
     health.add_check("workers", lambda: batcher.working)
     faulty = False
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from ktan.errors import UserError
 from privacy.ledger import Ledger
-from teacher_server.health import Health, ledger_usable
+from teacher_server.health import Health, health_of
 from teacher_server.observer import Observer, Observers
 from teacher_server.observing.gauges import LedgerStanding, LinesLost, ServiceFacts
 from teacher_server.observing.metrics import Metrics
@@ -40,7 +40,7 @@ def operations(
     In the main thread SIGHUP reopens the request log. Raises UserError, with nothing left
     behind.
     """
-    health = Health({"ledger": ledger_usable(ledger)})
+    health = health_of(ledger)
     program = version("ktan")
     observers: list[Observer] = []
     with ExitStack() as started:
