@@ -63,6 +63,13 @@ def translate(error: grpc.RpcError, address: str) -> Exception:
         # gRPC's text ends in the system's own words, such as "Connection refused".
         cause = text.rsplit(": ", 1)[-1].rstrip("])") or "no connection"
         return TeacherUnavailable(f"no teacher service answers at {address} ({cause})")
+    if code == grpc.StatusCode.CANCELLED:
+        # Not by us, who would not ask what became of it: a service that stops cuts off what its
+        # grace does not cover, and what was charged by then is stored.
+        text = f"{address} broke the call off; it may be restarting"
+        return TeacherUnavailable(text, from_service=True)
+    if reason == Reason.LEDGER_FAULT:
+        return TeacherUnavailable(f"{address}: {text}", retry_seconds, from_service=True)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return TeacherUnavailable(f"{address} did not answer in time; raise --deadline")
     if reason == Reason.BUDGET_EXHAUSTED and info is not None:

@@ -60,7 +60,7 @@ def test_an_exhausted_budget_shows_what_was_asked_and_left(stage):
         (CODE.FAILED_PRECONDITION, "LEDGER_ROLLED_BACK", TeacherError, "restored from a copy"),
         (CODE.ALREADY_EXISTS, "REQUEST_ID_REUSED", RequestRefused, "with other samples"),
         (CODE.INVALID_ARGUMENT, "INVALID_TENSOR", RequestRefused, "refused the request: the text"),
-        (CODE.INTERNAL, "LEDGER_FAULT", TeacherError, "tell its custodian"),
+        (CODE.INTERNAL, "", TeacherError, "tell its custodian"),
     ],
 )
 def test_a_lasting_refusal_says_what_to_do(stage, code, reason, kind, text):
@@ -76,6 +76,19 @@ def test_an_overload_may_pass_and_suggests_when(stage, reason):
     assert error.retry_seconds == 0.25
     # gRPC itself has tried a few times before.
     assert len(stage.service.calls) > 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "text"),
+    [
+        (CODE.INTERNAL, "LEDGER_FAULT", "the text"),
+        (CODE.CANCELLED, "", "broke the call off; it may be restarting"),
+    ],
+)
+def test_what_a_service_that_stops_says_may_pass(stage, code, reason, text):
+    error = refused(stage, code, reason)
+    assert isinstance(error, TeacherUnavailable)
+    assert text in str(error)
 
 
 def test_reasons_of_another_domain_are_not_ours(stage):
