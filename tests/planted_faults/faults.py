@@ -7,7 +7,7 @@ those of them that must notice.
 import math
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -63,24 +63,32 @@ def noise_reused() -> None:
 def charge_after_send() -> None:
     """The answer leaves, and is settled later."""
     from privacy.ledger import Ledger, Settlement
+    from privacy.ledger.request import Request
     from privacy.promise import Adjacency, Promise
     from privacy.receipts import Receipt
 
-    settle = Ledger.settle
+    settle_all = Ledger.settle_all
 
-    def later(ledger: Ledger, *arguments: Any) -> Settlement:
+    def later(ledger: Ledger, requests: Sequence[Request]) -> list[Settlement]:
         # Not before the slowest test is over; and the process does not wait for it.
-        timer = threading.Timer(600.0, settle, (ledger, *arguments))
+        timer = threading.Timer(600.0, settle_all, (ledger, requests))
         timer.daemon = True
         timer.start()
-        client, request_id, _, pending, _ = arguments
         promise = Promise(1.0, 1e-5, Adjacency.REPLACE_ONE, "record")
-        receipt = Receipt(
-            ledger.ledger_id, 1, bytes(32), client, request_id, 0, 0, 0, 0, 0.0, promise
-        )
-        return Settlement([answer.payload for answer in pending], receipt, 0, len(pending))
+        return [
+            Settlement(
+                [request.pending[key].payload for key in request.keys],
+                Receipt(
+                    ledger.ledger_id, 1, bytes(32), request.client, request.request_id,
+                    0, 0, 0, 0, 0.0, promise,
+                ),
+                0,
+                len(request.pending),
+            )
+            for request in requests
+        ]  # fmt: skip
 
-    Ledger.settle = later  # type: ignore[method-assign]
+    Ledger.settle_all = later  # type: ignore[method-assign,assignment]
 
 
 def clip_by_largest_entry() -> None:

@@ -74,8 +74,12 @@ def test_teachers_agree_on_hints_once_aligned(world, ledger, tmp_path, start, ag
     dataset, parts = world
     samples = dataset.samples[torch.from_numpy(parts.test)]
     aligned = models.answers(samples)["hint"]
+    width = models._alignments["hint"].centre.shape[1]
     models._alignments.clear()
-    raw = models._read(slice(0, 6), models.card.normalisation(samples))["hint"]
+    into = {tap.name: torch.empty(6, len(samples), *tap.shape) for tap in models._taps}
+    into["hint"] = torch.empty(6, len(samples), width)
+    models._read(slice(0, 6), models.card.normalisation(samples), into)
+    raw = into["hint"]
     raw = raw - raw.mean(1, keepdim=True)
     assert pairwise_cosine(aligned) > agreement
     if start == "random":
