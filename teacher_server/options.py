@@ -48,7 +48,7 @@ class ServeOptions:
     whenever it changes."""
     batch: int = 64
     """Samples of several requests that the teacher is given together, at most."""
-    batch_wait: float = 3.0
+    batch_wait: float = 8.0
     """Milliseconds that the teacher waits, while others are being answered, for a batch to fill; 0:
     what is there goes at once."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
