@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,13 +23,14 @@ async def load(address: str, clients: int, samples: int, seconds: float) -> dict
     @asynccontextmanager
     async def opened(number: int) -> AsyncIterator[Ask]:
         body = np.random.default_rng(number).integers(0, 256, (samples, *SHAPE), dtype=np.uint8)
-        sent, url = body.tobytes(), f"http://{address}/predict"
+        images, url = base64.b64encode(body.tobytes()).decode(), f"http://{address}/predict"
         async with aiohttp.ClientSession() as session:
 
             async def ask() -> None:
-                async with session.post(url, data=sent) as response:
+                async with session.post(url, json={"images": images}) as response:
                     response.raise_for_status()
-                    assert len(await response.read()) == samples * CLASSES * 4
+                    logits = base64.b64decode((await response.json())["logits"])
+                assert len(logits) == samples * CLASSES * 4
 
             yield ask
 
