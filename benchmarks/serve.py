@@ -61,7 +61,8 @@ def main() -> None:
 def measure(model: str, seconds: float, turns: int, litserve: str | None) -> dict[str, Any]:
     """All figures of one model; ratios are medians over the turns."""
     bare = {
-        precision: _child("bare", model, "0.7", "--precision", precision)
+        # Long enough for several passes of the slowest: a short look chose a wrong setting once.
+        precision: _child("bare", model, "3", "--precision", precision)
         for precision in ("float32", "bf16")
     }
     setting = json.dumps(bare["float32"]["setting"])

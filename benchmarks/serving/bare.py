@@ -80,7 +80,7 @@ def best(model: Model, seconds: float, precision: str) -> dict:
     ways = {(1, cores), (cores, 1)}
     found = []
     for batch, last, (callers, threads) in itertools.product(
-        (16, 32, 64, 128, 256), (True, False), sorted(ways)
+        (32, 64, 128, 256), (True, False), sorted(ways)
     ):
         setting = {
             "batch": batch, "channels_last": last, "callers": callers, "torch_threads": threads,
