@@ -18,13 +18,14 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,19 @@ def _service(
     """A server of `benchmarks.serving`, its address and its folder."""
     with tempfile.TemporaryDirectory() as folder:
         command = [python, "-m", f"benchmarks.serving.{module}", model, folder, *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
             try:
                 assert process.stdout is not None
                 yield json.loads(process.stdout.readline())["listening"], Path(folder)
             finally:
                 process.terminate()
-                process.wait(60)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
+                # LitServe's workers outlive it, and would keep the cores from whoever comes next.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
