@@ -24,16 +24,23 @@ def sample_digests(samples: ArrayLike, rows: ArrayLike | None = None) -> npt.NDA
     `samples`: [n, ...] of any dtype; equal samples have equal digests in any batch. `rows`: int64,
     those samples alone, read one at a time.
     """
+    digests = content_digests(samples, rows)
+    # A bytearray: whoever gets the array may write to it.
+    return np.frombuffer(bytearray(b"".join(digests)), dtype=np.uint8).reshape(-1, 32)
+
+
+def content_digests(samples: ArrayLike, rows: ArrayLike | None = None) -> list[bytes]:
+    """As `sample_digests`, each by itself: 32 bytes."""
     array = np.asarray(samples)
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     head = hashlib.sha256(f"{array.dtype.name}{list(array.shape[1:])}".encode())
     chosen = range(len(array)) if rows is None else np.asarray(rows).tolist()
-    digests = np.empty((len(chosen), 32), dtype=np.uint8)
-    for place, row in enumerate(chosen):
+    digests = []
+    for row in chosen:
         digest = head.copy()
         content = array[row].tobytes()
         size = _PIECE if len(content) <= _SMALL else len(content)
         for start in range(0, len(content), size):
             digest.update(content[start : start + size])
-        digests[place] = np.frombuffer(digest.digest(), dtype=np.uint8)
+        digests.append(digest.digest())
     return digests

@@ -1,9 +1,11 @@
-"""How large a message may be, and how many samples fit: the same on both sides of the wire."""
+"""How large a message may be, how many samples fit, how long a call may take: on both sides."""
 
 from typing import Final
 
 MAX_REQUEST_BYTES: Final = 8 * 2**20
 MAX_RESPONSE_BYTES: Final = 4 * 2**20
+LONGEST_SECONDS: Final = 600.0
+"""A call's deadline, at most: an answer that nobody reads is held until then."""
 _OVERHEAD: Final = 2**16
 """Bytes of a message kept free for names, shapes, receipt and framing."""
 

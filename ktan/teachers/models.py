@@ -123,8 +123,9 @@ class TeacherModels:
         raw = dict(into)
         for name, alignment in self._alignments.items():
             raw[name] = into[name].new_empty(k, len(normalised), alignment.centre.shape[1])
-        stacked = self._networks is None or self._stack.reads_stacked(len(normalised))
-        if self._weights is not None and stacked:
+        if self._weights is not None and (
+            self._networks is None or self._stack.reads_stacked(len(normalised))
+        ):
             with autocast(self.device, self.precision):
                 own = state_slice(self._weights, teachers)
                 found = self._stack.read(own, normalised, stacked=True)

@@ -145,14 +145,15 @@ class Stack:
         rows = max(1, megabytes * 2**20 // self.bytes_a_row)
         # Chunks of one size: a small rest would be slow.
         width = max(1, -(-samples // max(1, -(-samples // min(rows, 256)))))
-        height = max(1, rows // width) if self.reads_stacked(width) else max(1, teachers)
+        stacked = teachers > 1 and self.reads_stacked(width)
+        height = max(1, rows // width) if stacked else max(1, teachers)
         for first in range(0, teachers, height):
             for start in range(0, samples, width):
                 yield slice(first, first + height), slice(start, start + width)
 
     @cached_property
     def bytes_a_row(self) -> int:
-        """What the activations of one sample in one network take in float32."""
+        """What the activations of one sample in one network take in float32: seen in a pass."""
         total = 0
 
         def count(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -160,11 +161,13 @@ class Stack:
             if isinstance(output, Tensor):
                 total += 4 * math.prod(output.shape)
 
-        network = copy.deepcopy(self._network).to("meta").eval()
+        # Not on the meta device: there a batch norm has torch import its compiler, for seconds in
+        # which a first request would wait.
+        network = copy.deepcopy(self._network).eval()
         for module in network.modules():
             if not any(module.children()):
                 module.register_forward_hook(count)
-        network(torch.empty(1, *self.spec.input_shape, device="meta"))
+        network(torch.zeros(1, *self.spec.input_shape, device=self.device))
         return max(1, total)
 
 

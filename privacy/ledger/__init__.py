@@ -11,6 +11,7 @@ from privacy.ledger.binding import (
 )
 from privacy.ledger.chain import Entry
 from privacy.ledger.ledger import Ledger
+from privacy.ledger.looking import Look
 from privacy.ledger.settlement import BudgetState, PendingAnswer, Settlement
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "BudgetState",
     "Entry",
     "Ledger",
+    "Look",
     "PendingAnswer",
     "Settlement",
     "bind",

@@ -8,7 +8,7 @@ host and are readable by their owner only.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -104,25 +104,41 @@ class LedgerKeys:
         """Recognises the secret without revealing it."""
         return self._mac(b"check")
 
-    def sample_key(self, sample: bytes, teacher_version: str, settings: bytes) -> bytes:
-        """Key of a stored answer, 32 bytes; nobody without the secret can test a sample for it."""
-        parts = (sample, teacher_version.encode(), settings)
+    def sample_keys(
+        self, samples: Sequence[bytes], teacher_version: str, settings: Sequence[bytes]
+    ) -> list[bytes]:
+        """Keys of stored answers, 32 bytes each: every sample under every setting, samples
+        outermost. Nobody without the secret can test a sample for its key."""
+        version = hashlib.sha256(teacher_version.encode()).digest()
         # Digests have one length: no two different triples give the same bytes.
-        return self._mac(b"sample", *(hashlib.sha256(part).digest() for part in parts))
+        rest = [version + hashlib.sha256(part).digest() for part in settings]
+        begin = self._begin(b"sample")
+        keys = []
+        for sample in samples:
+            digest = hashlib.sha256(sample).digest()
+            for part in rest:
+                mac = begin()
+                mac.update(digest + part)
+                keys.append(mac.digest())
+        return keys
 
     def file_mac(self, chunks: Iterable[bytes]) -> str:
         """Keyed digest of the concatenated chunks, 64 hexadecimal digits."""
         return self._mac(b"files", *chunks).hex()
 
     def _mac(self, purpose: bytes, *chunks: bytes) -> bytes:
+        mac = self._begin(purpose)()
+        for chunk in chunks:
+            mac.update(chunk)
+        return mac.digest()
+
+    def _begin(self, purpose: bytes) -> Callable[[], hmac.HMAC]:
+        """A fresh HMAC under the purpose's own key, each time it is called."""
         begun = self._begun.get(purpose)
         if begun is None:
             key = hmac.digest(self.secret, b"ktan.ledger." + purpose, "sha256")
             begun = self._begun[purpose] = hmac.new(key, digestmod="sha256")
-        mac = begun.copy()
-        for chunk in chunks:
-            mac.update(chunk)
-        return mac.digest()
+        return begun.copy
 
 
 def public_pem(public_key: bytes) -> bytes:

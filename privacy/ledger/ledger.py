@@ -8,9 +8,10 @@ charged nothing and released nothing, or charged once, and the same request id t
 same answers free. There is no refund.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self, TypeVar, cast
+from typing import Final, Self, cast
 
 from privacy.budget import BudgetPlan
 from privacy.composition import DpSgdRun
@@ -21,17 +22,16 @@ from privacy.errors import (
     RequestIdReused,
 )
 from privacy.key_history import SigningKey
-from privacy.ledger import creation, job, lookup, rotation, session
+from privacy.ledger import creation, job, rotation, session
+from privacy.ledger.looking import Look, witnessed
 from privacy.ledger.reach import reading
 from privacy.ledger.reading import LedgerReader
 from privacy.ledger.request import Request
 from privacy.ledger.settlement import PendingAnswer, Settlement
-from privacy.ledger.standing import Totals
 from privacy.ledger.training_charge import TrainingCharge
 from privacy.receipts import Receipt, SignedHead
 
 _LONGEST_NAME: Final = 256
-_Found = TypeVar("_Found")
 _Settled = Settlement | BudgetExhausted | RequestIdReused | LedgerUnreachable
 
 
@@ -110,7 +110,14 @@ class Ledger(LedgerReader):
         sample: canonical bytes of the sample, or their digest. settings: everything about the
         release but the sample, canonically (`TapRelease.settings_bytes`).
         """
-        return self._keys.sample_key(sample, teacher_version, settings)
+        (key,) = self.sample_keys([sample], teacher_version, [settings])
+        return key
+
+    def sample_keys(
+        self, samples: Sequence[bytes], teacher_version: str, settings: Sequence[bytes]
+    ) -> list[bytes]:
+        """`sample_key` of each sample under each of these settings, samples outermost."""
+        return self._keys.sample_keys(samples, teacher_version, settings)
 
     def mac(self, chunks: Iterable[bytes]) -> str:
         """Keyed digest of the concatenated chunks, for a teacher's files; never a plain digest."""
@@ -122,74 +129,42 @@ class Ledger(LedgerReader):
         Raises RequestIdReused when it was settled with other content, LedgerFault; and
         LedgerRolledBack when it was settled after a ledger was opened that is not believed.
         """
-        (found,) = self.find_all([(client, request_id, content_digest)])
+        with self.look() as look:
+            (found,) = look.find_all([(client, request_id, content_digest)])
         if isinstance(found, Exception):
             raise found
         return found
-
-    def find_all(
-        self, asked: Sequence[tuple[str, str, bytes]]
-    ) -> list[Settlement | RequestIdReused | LedgerRolledBack | LedgerUnreachable | None]:
-        """Of each (client, request id, content digest) what `find` returns, or its refusal."""
-        self._writer.require_usable()
-        with reading(self._engine) as connection:
-            rows = lookup.find_all(connection, {(client, name) for client, name, _ in asked})
-            found = [
-                None
-                if (row := rows.get((client, name))) is None
-                else lookup.settlement_or_refusal(connection, row, digest)
-                for client, name, digest in asked
-            ]
-        return self._witnessed(found)
 
     def stored(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Key → payload of the answers among `keys` that are stored.
 
         Raises LedgerFault; LedgerRolledBack as `find`.
         """
-        (found,) = self.stored_all([keys])
+        with self.look() as look:
+            (found,) = look.stored_all([keys])
         if isinstance(found, Exception):
             raise found
         return found
-
-    def stored_all(
-        self, asked: Sequence[Sequence[bytes]]
-    ) -> list[dict[bytes, bytes] | LedgerRolledBack | LedgerUnreachable]:
-        """For the keys of each request by themselves what `stored` returns, or its refusal."""
-        self._writer.require_usable()
-        with reading(self._engine) as connection:
-            found = lookup.answers_among(connection, {key for keys in asked for key in keys})
-        refusal = self._refusal_of_unseen([entry for entry, _ in found.values()])
-        known = self._writer.head.entry
-        looked: list[dict[bytes, bytes] | LedgerRolledBack | LedgerUnreachable] = []
-        for keys in asked:
-            own = {key: found[key] for key in keys if key in found}
-            if refusal is not None and any(entry > known for entry, _ in own.values()):
-                looked.append(refusal)
-            else:
-                looked.append({key: payload for key, (_, payload) in own.items()})
-        return looked
 
     def check(self, client: str, *, charge: int, draws: int) -> None:
         """Raises what `settle` would raise for such a charge now, before any work is done for it.
 
         Reserves nothing: `settle` decides.
         """
-        (refusal,) = self.check_all([(client, charge, draws)])
+        with self.look() as look:
+            (refusal,) = look.check_all([(client, charge, draws)])
         if refusal is not None:
             raise refusal
 
-    def check_all(self, asked: Sequence[tuple[str, int, int]]) -> list[BudgetExhausted | None]:
-        """For each (client, charge, draws) by itself the refusal that `check` raises, or None."""
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """Several questions about many requests, on one connection and about one state.
+
+        Raises LedgerFault; LedgerUnreachable or LedgerUnreadable also where a question fails.
+        """
         self._writer.require_usable()
-        if self._rolled_back is not None:
-            return [LedgerRolledBack(charge, self._rolled_back) for _, charge, _ in asked]
-        default = self._opening.default_cap
         with reading(self._engine) as connection:
-            totals = Totals.of(lookup.read_state(connection))
-            names = {client for client, _, _ in asked}
-            accounts = lookup.read_accounts(connection, names, default)
-        return [totals.refusal(accounts[client], charge, draws) for client, charge, draws in asked]
+            yield Look(connection, self._writer)
 
     def settle(
         self,
@@ -239,35 +214,8 @@ class Ledger(LedgerReader):
         """
         outcomes = self._writer.commit_all([job.settling(request) for request in requests])
         # Witnessed by now, but for a repeated request in a ledger that is not believed.
-        seen = self._witnessed(outcomes)
+        seen = witnessed(self._writer, outcomes)
         return cast("list[_Settled]", seen)
-
-    def _witnessed(
-        self, found: Sequence[_Found]
-    ) -> list[_Found | LedgerRolledBack | LedgerUnreachable]:
-        """The same once the witness has seen the settlements among them; a refusal in the place of
-        one that it cannot be known to have seen."""
-        entries = [item.receipt.entry for item in found if isinstance(item, Settlement)]
-        refusal = self._refusal_of_unseen(entries)
-        if refusal is None:
-            return list(found)
-        known = self._writer.head.entry
-        return [
-            refusal if isinstance(item, Settlement) and item.receipt.entry > known else item
-            for item in found
-        ]
-
-    def _refusal_of_unseen(
-        self, entries: Sequence[int]
-    ) -> LedgerRolledBack | LedgerUnreachable | None:
-        """None once the witness has seen these entries; or why those of them that are after our
-        head are not sent."""
-        try:
-            if entries:
-                self._writer.wait_until_witnessed(max(entries))
-        except (LedgerRolledBack, LedgerUnreachable) as refusal:
-            return refusal
-        return None
 
     def charge_training(self, run: DpSgdRun, teacher_version: str, weights: str) -> Receipt:
         """Uses one reserved DP-SGD run of the plan for this teacher; call it before a release.

@@ -236,9 +236,9 @@ def answer_of_an_earlier_teacher() -> None:
     """The key of a stored answer forgets the teacher: a new one serves what the old one said."""
     from privacy.ledger.keys import LedgerKeys
 
-    keyed = LedgerKeys.sample_key
-    LedgerKeys.sample_key = lambda keys, sample, version, settings: keyed(  # type: ignore[method-assign]
-        keys, sample, "", settings
+    keyed = LedgerKeys.sample_keys
+    LedgerKeys.sample_keys = lambda keys, samples, version, settings: keyed(  # type: ignore[method-assign]
+        keys, samples, "", settings
     )
 
 
@@ -246,9 +246,9 @@ def answer_of_earlier_settings() -> None:
     """The key of a stored answer forgets the settings, under which another noise was charged."""
     from privacy.ledger.keys import LedgerKeys
 
-    keyed = LedgerKeys.sample_key
-    LedgerKeys.sample_key = lambda keys, sample, version, settings: keyed(  # type: ignore[method-assign]
-        keys, sample, version, b""
+    keyed = LedgerKeys.sample_keys
+    LedgerKeys.sample_keys = lambda keys, samples, version, settings: keyed(  # type: ignore[method-assign]
+        keys, samples, version, [b""] * len(settings)
     )
 
 

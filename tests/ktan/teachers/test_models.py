@@ -2,6 +2,8 @@
 
 import dataclasses
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -244,6 +246,28 @@ def test_auto_is_bf16_for_large_networks_where_the_hardware_has_it(monkeypatch):
 def test_many_teachers_are_not_compiled():
     with pytest.raises(UserError, match="5 teachers would be compiled"):
         TeacherModels(*make_teachers(NETWORKS["plain"]), compiled=True)
+
+
+def test_torchs_compiler_is_imported_by_no_single_teacher_that_is_not_compiled(tmp_path):
+    """That takes seconds, in which a first request would wait."""
+    write_folder(tmp_path / "teacher", *make_teachers(NETWORKS["batch norm"], k=1, mode="single"))
+    script = """
+import pathlib, sys, torch
+from ktan.teachers import TeacherModels
+
+models = TeacherModels.load(pathlib.Path(sys.argv[1]), "cpu")
+models.answers(torch.zeros(3, *models.card.input_shape, dtype=torch.uint8))
+assert not {"torch._dynamo", "torch._inductor"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "teacher"], check=True, timeout=120)
+
+
+def test_what_an_ensemble_computes_is_counted_when_it_is_loaded(monkeypatch):
+    """To count has torch import its compiler."""
+    models = TeacherModels(*make_teachers(NETWORKS["batch norm"]))
+    monkeypatch.setattr("ktan.teachers.stack.multiply_adds", None)
+    for count in (1, 40):
+        assert len(models.answers(images(NETWORKS["batch norm"], count))["logits"]) == K
 
 
 @pytest.mark.long

@@ -45,12 +45,13 @@ def test_a_replica_without_the_witness_sends_nothing_that_came_after_its_opening
                     with pytest.raises(LedgerRolledBack, match="after this one was opened"):
                         sending()
                 # Of several requests only that one is refused.
-                old, new, none = blind.stored_all([keys[:1], keys, [b"n" * 32]])
+                with blind.look() as look:
+                    old, new, none = look.stored_all([keys[:1], keys, [b"n" * 32]])
+                    found, refused = look.find_all(
+                        [("alice", name, asker.content) for name in ("r1", "r2")]
+                    )
                 assert (old, none) == ({keys[0]: b"noisy a"}, {})
                 assert isinstance(new, LedgerRolledBack)
-                found, refused = blind.find_all(
-                    [("alice", name, asker.content) for name in ("r1", "r2")]
-                )
                 assert found.repeated
                 assert isinstance(refused, LedgerRolledBack)
                 assert read_heads(place.witness.read_bytes())[0].entry == 1

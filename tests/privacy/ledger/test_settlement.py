@@ -1,6 +1,7 @@
 """What a request becomes: charged once, answered the same for ever, refused without a trace."""
 
 import hashlib
+import hmac
 
 import pytest
 
@@ -201,6 +202,17 @@ def test_the_key_of_an_answer_depends_on_every_part_and_on_the_secret(
     assert len(keys) == 6
     assert all(len(key) == 32 for key in keys)
     assert hashlib.sha256(b"sample").digest() not in keys
+
+
+def test_the_keys_of_answers_are_what_they_always_were(ledger) -> None:
+    """With other keys an opened ledger would find nothing, and charge every answer again."""
+    secret = (ledger.folder / "secret.key").read_bytes()
+    own = hmac.digest(secret, b"ktan.ledger.sample", "sha256")
+    parts = [(sample, b"v1", settings) for sample in (b"a", b"b") for settings in (b"x", b"y")]
+    assert ledger.sample_keys([b"a", b"b"], "v1", [b"x", b"y"]) == [
+        hmac.digest(own, b"".join(hashlib.sha256(part).digest() for part in triple), "sha256")
+        for triple in parts
+    ]
 
 
 def test_the_mac_of_files_does_not_depend_on_how_they_were_read(ledger) -> None:
