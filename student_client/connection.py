@@ -9,30 +9,35 @@ import grpc
 
 from ktan.errors import UserError
 from protos import channel
+from protos.limits import LONGEST_SECONDS
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach the service."""
+    """How to reach the service. Raises UserError for a deadline that no call may have."""
 
     certs: Path | None = None
     """Folder with ca.pem, certificate.pem and key.pem, as the teacher's custodian issued it."""
     plaintext: bool = False
     """No TLS: for a service on this machine that was itself started with --plaintext."""
     deadline: float = 120.0
-    """Seconds to wait for one call."""
+    """Seconds to wait for one call; 599 at most."""
     patience: float = 60.0
     """Seconds to go on asking while the service is overloaded, restarting or out of reach."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deadline <= LONGEST_SECONDS:
+            raise UserError(
+                f"--deadline is {self.deadline:g}; it must be above 0 seconds, and "
+                f"{LONGEST_SECONDS:g} at most"
+            )
 
 
 def open_channel(address: str, connection: Connection) -> grpc.Channel:
     """A channel to `address` (HOST:PORT); nothing is sent before the first call.
 
-    Raises UserError for whatever `protos.channel.open_channel` refuses, and for a deadline that
-    is not above 0.
+    Raises UserError for whatever `protos.channel.open_channel` refuses.
     """
-    if connection.deadline <= 0:
-        raise UserError(f"--deadline is {connection.deadline:g}; it must be above 0 seconds")
     try:
         return channel.open_channel(address, connection.certs, plaintext=connection.plaintext)
     except channel.ChannelError as error:

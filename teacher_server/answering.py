@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ktan.digests import sample_digests
-from privacy.ledger import Ledger, PendingAnswer, Settlement
+from ktan.digests import content_digests
+from privacy.ledger import Ledger, Look, PendingAnswer, Settlement
 from privacy.noise import NoiseSource
 from privacy.receipts import Receipt
 from privacy.release import release
@@ -108,6 +108,11 @@ class _Case:
     refusal: Exception | None = None
 
     @property
+    def open(self) -> bool:
+        """Neither settled nor refused yet."""
+        return self.settled is None and self.refusal is None
+
+    @property
     def rows(self) -> set[int]:
         """Samples that lack one tap at least."""
         width = len(self.asked.taps)
@@ -168,33 +173,34 @@ class Answerer:
         LedgerUnreadable, and whatever a teacher raises.
         """
         cases = [self._case(question) for question in questions]
+        # One look: three questions, one state of the ledger.
+        with self._ledger.look() as look:
+            stored = self._find(cases, look)
+        payloads = stored | self._release([case for case in _open(cases) if case.lacking])
+        return Drawn(cases, payloads, frozenset(stored))
+
+    def _find(self, cases: Sequence[_Case], look: Look) -> dict[bytes, bytes]:
+        """What was settled, stored or is refused before the teacher works; key → stored payload."""
         named = [(case.question.client, case.question.request_id, case.content) for case in cases]
-        for case, found in zip(cases, self._ledger.find_all(named), strict=True):
+        for case, found in zip(cases, look.find_all(named), strict=True):
             if isinstance(found, Exception):
                 case.refusal = found
             else:
                 case.settled = found
-        open_cases = [case for case in cases if case.settled is None and case.refusal is None]
+        open_cases = _open(cases)
         for case in open_cases:
-            case.keys = [
-                self._ledger.sample_key(digest, self._version, settings)
-                for digest in case.digests
-                for settings in case.asked.settings
-            ]
+            case.keys = self._ledger.sample_keys(case.digests, self._version, case.asked.settings)
         stored: dict[bytes, bytes] = {}
-        looked = self._ledger.stored_all([case.keys for case in open_cases]) if open_cases else []
+        looked = look.stored_all([case.keys for case in open_cases]) if open_cases else []
         for case, own in zip(open_cases, looked, strict=True):
             if isinstance(own, Exception):
                 case.refusal = own
                 continue
             stored |= own
-            places = {key: place for place, key in reversed(list(enumerate(case.keys)))}
-            case.lacking = [place for key, place in places.items() if key not in own]
-        self._refuse_uncovered([case for case in open_cases if case.refusal is None])
-        payloads = stored | self._release(
-            [case for case in open_cases if case.refusal is None and case.lacking]
-        )
-        return Drawn(cases, payloads, frozenset(stored))
+            places = dict(zip(reversed(case.keys), reversed(range(len(case.keys))), strict=True))
+            case.lacking = sorted(place for key, place in places.items() if key not in own)
+        self._refuse_uncovered(_open(open_cases), look)
+        return stored
 
     def settle(self, drawn: Sequence[Drawn]) -> list[Outcome]:
         """Makes everything durable in as few transactions as can be; each question's own outcome,
@@ -203,7 +209,7 @@ class Answerer:
         Raises LedgerFault: then nothing of it may be sent.
         """
         cases = [(case, part) for part in drawn for case in part.cases]
-        due = [(c, p) for c, p in cases if c.settled is None and c.refusal is None]
+        due = [(case, part) for case, part in cases if case.open]
         requests = [
             self._ledger.request(
                 case.question.client,
@@ -228,7 +234,7 @@ class Answerer:
 
     def _case(self, question: Question) -> _Case:
         asked = self._selection(question.taps)
-        digests = [digest.tobytes() for digest in sample_digests(question.samples)]
+        digests = content_digests(question.samples)
         content = hashlib.sha256(asked.meaning + b"".join(digests)).digest()
         return _Case(question, asked, digests, content)
 
@@ -244,7 +250,7 @@ class Answerer:
             return self._whole
         return _Selection.of(self._version, chosen)
 
-    def _refuse_uncovered(self, cases: Sequence[_Case]) -> None:
+    def _refuse_uncovered(self, cases: Sequence[_Case], look: Look) -> None:
         """Before the teacher works for a charge that could not be made now."""
         charges = []
         for case in cases:
@@ -257,7 +263,7 @@ class Answerer:
                 )
             )
         if charges:
-            for case, refusal in zip(cases, self._ledger.check_all(charges), strict=True):
+            for case, refusal in zip(cases, look.check_all(charges), strict=True):
                 case.refusal = refusal
 
     def _release(self, cases: Sequence[_Case]) -> dict[bytes, bytes]:
@@ -268,20 +274,23 @@ class Answerer:
         taps: dict[str, ServedTap] = {}
         for case in cases:
             width = len(case.asked.taps)
+            rows_of_taps = []
+            for tap in case.asked.taps:
+                taps[tap.name] = tap
+                rows_of_taps.append(wanted.setdefault(tap.name, {}))
             for place in case.lacking:
-                sample, column = divmod(place, width)
-                digest = case.digests[sample]
-                row = row_of.setdefault(digest, len(samples))
+                sample = place // width
+                row = row_of.setdefault(case.digests[sample], len(samples))
                 if row == len(samples):
                     samples.append(case.question.samples[sample])
-                tap = case.asked.taps[column]
-                taps[tap.name] = tap
                 # A sample may lack one tap and have another: what is stored is never drawn again.
-                wanted.setdefault(tap.name, {}).setdefault(case.keys[place], row)
+                rows_of_taps[place % width][case.keys[place]] = row
         payloads: dict[bytes, bytes] = {}
         if samples:
             outputs = self._teacher.answers(np.stack(samples))
             for name, rows in wanted.items():
+                if not rows:
+                    continue
                 places = list(rows.values())
                 values = outputs[name]
                 if places != list(range(len(samples))):
@@ -289,6 +298,10 @@ class Answerer:
                 released = release(taps[name].release, values, self._noise)
                 payloads.update(zip(rows, _payloads(released), strict=True))
         return payloads
+
+
+def _open(cases: Sequence[_Case]) -> list[_Case]:
+    return [case for case in cases if case.open]
 
 
 def _answer(case: _Case) -> Answer:

@@ -18,11 +18,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, cast
 
 from teacher_server.answering import Answer, Answerer, Drawn, Outcome, Question
 from teacher_server.desk import Desk, Ticket
-from teacher_server.observer import Observer
+from teacher_server.observer import Observer, Stage
 
 _AHEAD: Final = 4
 """Batches that may wait for the settler: where the disk is slower than the teacher, the teacher
@@ -33,26 +34,22 @@ waits."""
 class Errand(Ticket):
     """A question that waits, and the future that its handler awaits.
 
-    stages: `queue`, `batch` and `settle` → when each began and ended, by `time.monotonic`.
+    stages: `queue`, `batch` and `settle`, as far as it has come.
     """
 
     question: Question
     future: asyncio.Future[Answer]
-    stages: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
+    stages: list[Stage] = field(default_factory=list, init=False)
     _since: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
-        self.on_dropped = self._drop
+        # Not a method of its own: with no cycle it is gone as soon as nobody needs it.
+        self.on_dropped = partial(_cancel, self.future)
 
     def reached(self, stage: str, now: float) -> None:
         """A stage has ended, and the next one begins."""
-        self.stages[stage] = self._since, now
+        self.stages.append(Stage(stage, self._since, now))
         self._since = now
-
-    def _drop(self) -> None:
-        # Its caller has gone or has no time left; gRPC has told it so, or is about to.
-        loop = self.future.get_loop()
-        loop.call_soon_threadsafe(self.future.cancel)
 
 
 @dataclass(frozen=True)
@@ -150,10 +147,14 @@ class Batcher:
     def _deliver(
         self, errands: Sequence[Errand], outcomes: Sequence[Outcome | BaseException]
     ) -> None:
-        for errand in errands:
-            self._desk.finish(errand)
+        self._desk.finish(*errands)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_resolve, errands, outcomes)
+
+
+def _cancel(future: asyncio.Future[Answer]) -> None:
+    # Its caller has gone or has no time left; gRPC has told it so, or is about to.
+    future.get_loop().call_soon_threadsafe(future.cancel)
 
 
 def _resolve(errands: Sequence[Errand], outcomes: Sequence[Outcome | BaseException]) -> None:

@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "revoke": (
         "teacher_server.commands.revoke:revoke",
-        "Refuse a caller, or one certificate, from its next call on; the service may be running.",
+        "Refuse a caller, or one certificate; while serving, within a twentieth of a second.",
     ),
     "open-ledger": (
         "teacher_server.commands.open_ledger:open_ledger",

@@ -87,14 +87,14 @@ class Desk:
         """Whether a worker waits for a batch to fill, and"""
         self._enough = 0
         """the samples that are enough for it."""
-        lock = threading.Lock()
-        self._changed = threading.Condition(lock)
-        self._filled = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._filled = threading.Condition(self._lock)
 
     @property
     def waiting(self) -> tuple[int, int]:
         """Requests and samples that nobody has taken yet."""
-        with self._changed:
+        with self._lock:
             return self._turns.requests, self._turns.samples
 
     def admit(self, ticket: Ticket) -> None:
@@ -103,7 +103,7 @@ class Desk:
         Raises Unavailable while draining, when there is no room or none for this client, when it
         would certainly not be answered before its deadline, and as the gate does.
         """
-        with self._changed:
+        with self._lock:
             if self.draining or self._closed:
                 raise Unavailable(
                     Reason.DRAINING, "the server is shutting down", self._spread(RETRY_SECONDS)
@@ -146,7 +146,7 @@ class Desk:
         nothing waits.
         """
         while True:
-            with self._changed:
+            with self._lock:
                 # One worker at a time looks after what comes; the others are left asleep.
                 while self._gathering or not self._turns.requests:
                     if self._closed and not self._turns.requests:
@@ -163,16 +163,17 @@ class Desk:
             if taken:
                 return taken
 
-    def finish(self, ticket: Ticket) -> None:
-        """A request that was taken is answered, or has failed.
+    def finish(self, *tickets: Ticket) -> None:
+        """Requests that were taken are answered, or have failed.
 
-        Called once by who took it. Its room is free again once its call has ended, too.
+        Called once for each by who took it. Its room is free again once its call has ended, too.
         """
-        with self._changed:
-            ticket.finished = True
-            self._unfinished -= ticket.samples
-            if ticket.left:
-                self._free(ticket)
+        with self._lock:
+            for ticket in tickets:
+                ticket.finished = True
+                self._unfinished -= ticket.samples
+                if ticket.left:
+                    self._free(ticket)
             if self._gathering and self._turns.samples >= self._unfinished:
                 # Nobody else is being answered: there is nobody to wait for.
                 self._filled.notify()
@@ -182,7 +183,7 @@ class Desk:
 
         One that was taken before ends as it would. Further calls do nothing.
         """
-        with self._changed:
+        with self._lock:
             if ticket.left:
                 return False
             ticket.left = True
@@ -197,7 +198,7 @@ class Desk:
 
     def close(self) -> None:
         """Nobody is admitted any more; `take` hands out what waits, then nothing."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
             self._filled.notify_all()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 import time
@@ -23,6 +24,7 @@ from grpc_status import rpc_status
 
 from privacy.errors import LedgerFault
 from protos import Reason
+from protos.limits import LONGEST_SECONDS
 from teacher_server.errors import INTERNAL, RequestError, status_of
 from teacher_server.identity import LOOPBACK, Identity, authorise, identify
 from teacher_server.observer import Call, Observer, notes, start_notes
@@ -31,8 +33,8 @@ from teacher_server.revocation import Revocations
 
 log = logging.getLogger(__name__)
 
-LONGEST_SECONDS: Final = 600.0
-"""A call's deadline, at most: an answer that nobody reads is held until then."""
+_ROUNDING_SECONDS: Final = 1.0
+"""gRPC sends a long deadline in whole seconds, rounded up."""
 
 _Parse = Callable[[bytes], Any]
 
@@ -47,7 +49,7 @@ def caller() -> Identity:
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Wraps each handler; `plaintext` takes every caller for the loopback identity.
+    """Wraps each handler of one server; `plaintext` takes every caller for the loopback identity.
 
     `on_ledger_fault` is called once a charge could not be made durable: the server stops serving.
     `observer` is told of each call's end. `revocations` are asked at each call.
@@ -65,16 +67,24 @@ class Guard(grpc.aio.ServerInterceptor):
         self._on_ledger_fault = on_ledger_fault
         self._observer = observer or Observer()
         self._revocations = revocations
+        self._guarded: dict[str, grpc.RpcMethodHandler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
+        guarded = self._guarded.get(method)
+        if guarded is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            # A method has one handler, whoever calls it, for as long as its server runs.
+            guarded = self._guarded[method] = self._guard(method, handler)
+        return guarded
+
+    def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 self._unary(method, handler.unary_unary, handler.request_deserializer),
@@ -129,6 +139,8 @@ class Guard(grpc.aio.ServerInterceptor):
         self, method: str, serve: Callable[..., Any], *, streamed: bool
     ) -> Callable[..., Any]:
         """`serve`, of whose end the observer is told, however it ends."""
+        if not self._observer.listens:
+            return serve
 
         async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
             began, noted, code = time.monotonic(), start_notes(), "OK"
@@ -171,7 +183,7 @@ class Guard(grpc.aio.ServerInterceptor):
             identity, certificate = LOOPBACK, b""
         else:
             shown = context.auth_context()
-            identity = identify(list(shown.get("peer_uri", [])))
+            identity = _identified(tuple(shown.get("peer_uri", ())))
             certificate = shown["x509_pem_cert"][0]
         # Before it is judged: who was refused is told, too.
         _caller.set(identity)
@@ -179,7 +191,7 @@ class Guard(grpc.aio.ServerInterceptor):
             self._revocations.check(certificate, identity.name)
         authorise(identity, method)
         left = context.time_remaining()
-        if needs_deadline and (left is None or left > LONGEST_SECONDS):
+        if needs_deadline and (left is None or left > LONGEST_SECONDS + _ROUNDING_SECONDS):
             raise RequestError(
                 Reason.DEADLINE_REQUIRED,
                 f"set a deadline of {LONGEST_SECONDS:g} seconds at most on the call",
@@ -209,6 +221,11 @@ class Guard(grpc.aio.ServerInterceptor):
             await context.abort_with_status(told)
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _identified(uris: tuple[bytes, ...]) -> Identity:
+    return identify(list(uris))
 
 
 def _code(context: grpc.aio.ServicerContext) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """A part of a call's time that is named: from `began` to `ended`, by `time.monotonic`."""
 
     name: str
@@ -91,6 +91,14 @@ class Observer:
     An implementation returns fast, never blocks and never raises.
     """
 
+    @property
+    def listens(self) -> bool:
+        """Whether what it is told goes anywhere; it is the same for good.
+
+        Where nobody listens, `called` and `waiting` need not be called.
+        """
+        return type(self) is not Observer
+
     def called(self, call: Call) -> None:
         """A call has ended."""
 
@@ -109,6 +117,10 @@ class Observers(Observer):
 
     def __init__(self, observers: Iterable[Observer]):
         self._observers = tuple(observers)
+
+    @property
+    def listens(self) -> bool:
+        return any(observer.listens for observer in self._observers)
 
     def called(self, call: Call) -> None:
         for observer in self._observers:

@@ -5,8 +5,9 @@
     serial 6ea8de62d4633ad1b2ef330764230f33296ca23b
 
 A name is refused in every role, whatever certificate it comes by; a serial number (hexadecimal, as
-`teacher-server certs` prints it) is of one certificate. The guard asks at each call, so that a
-connection which is open already is refused at its next.
+`teacher-server certs` prints it) is of one certificate. The guard asks at each call, and looks at
+the file every twentieth of a second at most: a connection which is open already is refused at its
+first call after that.
 
 Once it was read, the list is never shortened by accident: while the file is broken or gone the list
 as it was stays in force, and the log says so. Refusing everybody instead would protect no record
@@ -46,7 +47,7 @@ _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 _MINUTE: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 """Between two looks at the file: in a busy service each costs a call more than it is worth."""
-_HEADING: Final = "# Refused from their next call on: `name NAME` or `serial HEX` a line.\n"
+_HEADING: Final = "# Refused within a twentieth of a second: `name NAME` or `serial HEX` a line.\n"
 
 
 @dataclass(frozen=True)

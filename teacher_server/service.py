@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ INPUT_NAME: Final = "samples"
 MAX_MAGNITUDE: Final = 1e6
 """Largest |value| of a float32 sample: beyond it lies a unit mistake, not a measurement."""
 _LINES_PER_MESSAGE: Final = 256
+_CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Described:
     max_samples: int
     offers: tuple[MethodOffer, ...] = ()
 
+    @cached_property
+    def published(self) -> frozenset[str]:
+        """Names of the taps."""
+        return frozenset(tap.name for tap in self.menu)
+
 
 class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
     """Describe, Query, GetBudget."""
@@ -58,7 +65,7 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
         self._described = described
         self._ledger = ledger
         self._desk = desk
-        self._observer = observer
+        self._observer = observer if observer.listens else None
 
     async def Describe(
         self, request: teacher_pb2.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -131,13 +138,14 @@ class TeacherService(teacher_pb2_grpc.TeacherServiceServicer):
         # Once its answer is written, or nobody waits for it any more. If no worker has it by then,
         # none will: nothing was done and nothing is charged.
         context.add_done_callback(lambda _: self._desk.leave(errand))
-        self._observer.waiting(*self._desk.waiting)
+        if self._observer is not None:
+            self._observer.waiting(*self._desk.waiting)
         try:
-            # A client that goes away or runs out of time must not stop a charge half-way.
-            return await asyncio.shield(errand.future)
+            # A client that goes away or runs out of time cancels the future and nothing else: a
+            # charge under way is not stopped.
+            return await errand.future
         finally:
-            for name, (began, ended) in errand.stages.items():
-                notes().stage(name, began, ended)
+            notes().stages.extend(errand.stages)
 
     async def _budget(self) -> BudgetState:
         return await asyncio.to_thread(self._ledger.budget, caller().name)
@@ -159,11 +167,7 @@ class AuditService(teacher_pb2_grpc.AuditServiceServicer):
 
 def checked_request_id(text: str) -> str:
     """`text`, if it is a UUID in its canonical form. Raises RequestError."""
-    try:
-        canonical: str | None = str(uuid.UUID(text))
-    except ValueError:
-        canonical = None
-    if text != canonical:
+    if _CANONICAL_UUID.fullmatch(text) is None:
         raise RequestError(
             Reason.INVALID_REQUEST_ID, "request_id must be a UUID in its canonical lower-case form"
         )
@@ -172,13 +176,11 @@ def checked_request_id(text: str) -> str:
 
 def checked_taps(names: Sequence[str], face: Described) -> tuple[str, ...]:
     """`names`, if each is a published tap and there once; none means all. Raises RequestError."""
-    published = {tap.name for tap in face.menu}
-    unknown = [name for name in names if name not in published]
+    unknown = [name for name in names if name not in face.published]
     if unknown or len(set(names)) < len(names):
         wrong = f"there is no tap '{shown(unknown[0])}'" if unknown else "a tap is there twice"
-        raise RequestError(
-            Reason.INVALID_TAP, f"{wrong}; name each of {', '.join(sorted(published))} once at most"
-        )
+        known = ", ".join(sorted(face.published))
+        raise RequestError(Reason.INVALID_TAP, f"{wrong}; name each of {known} once at most")
     return tuple(names)
 
 
@@ -192,12 +194,13 @@ def checked_samples(
     if len(tensors) != 1 or tensors[0].name != INPUT_NAME:
         got = f"one named '{shown(tensors[0].name)}'" if len(tensors) == 1 else str(len(tensors))
         raise TensorError(f"send exactly one tensor named '{INPUT_NAME}', got {got}")
-    count = tensors[0].shape[0] if tensors[0].shape else 0
+    tensor = tensors[0]
+    count = tensor.shape[0] if tensor.shape else 0
     if not 1 <= count <= face.max_samples:
         raise RequestError(
             Reason.TOO_MANY_SAMPLES, f"send 1 to {face.max_samples} samples, got {count}"
         )
-    samples = from_message(tensors[0])
+    samples = from_message(tensor)
     if samples.shape[1:] != face.input_shape:
         raise TensorError(
             f"a sample must have shape {list(face.input_shape)}, got {list(samples.shape[1:])}"
@@ -205,9 +208,10 @@ def checked_samples(
     if samples.dtype != np.dtype(face.input_dtype):
         raise TensorError(f"samples must be {face.input_dtype}, got {samples.dtype.name}")
     if samples.dtype.kind == "f":
-        if not np.isfinite(samples).all():
+        largest = float(np.abs(samples).max())
+        if not math.isfinite(largest):
             raise TensorError("samples hold NaN or infinity")
-        if np.abs(samples).max() > MAX_MAGNITUDE:
+        if largest > MAX_MAGNITUDE:
             raise TensorError(f"samples hold values beyond ±{MAX_MAGNITUDE:g}")
     return samples
 

@@ -18,7 +18,7 @@ def revoke(
     serial: Names = (),
     json: Flag = False,
 ) -> None:
-    """Refuse a caller, or one certificate, from its next call on; the service may be running.
+    """Refuse a caller, or one certificate; while serving, within a twentieth of a second.
 
     Without a name or a serial, the list is checked and counted. Whoever is to be let in again is
     taken from the list by an editor.

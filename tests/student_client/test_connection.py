@@ -1,5 +1,6 @@
 """Every way of failing to reach a teacher says what to do, over real sockets and real TLS."""
 
+import math
 from concurrent import futures
 from pathlib import Path
 from typing import NamedTuple
@@ -37,9 +38,9 @@ class Hosts(NamedTuple):
     plain: str
 
 
-def _serve(credentials):
+def _serve(credentials, servicer=None):
     server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-    teacher_pb2_grpc.add_TeacherServiceServicer_to_server(_Mute(), server)
+    teacher_pb2_grpc.add_TeacherServiceServicer_to_server(servicer or _Mute(), server)
     if credentials is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:
@@ -176,3 +177,9 @@ def test_a_key_that_others_may_read_is_refused(hosts, tmp_path):
 def test_a_malformed_address_shows_the_form(address):
     with pytest.raises(UserError, match="write HOST:PORT"):
         open_channel(address, Connection(plaintext=True))
+
+
+@pytest.mark.parametrize("deadline", [0.0, -1.0, 600.1, math.inf, math.nan])
+def test_a_deadline_that_the_service_would_refuse_is_refused_here(deadline):
+    with pytest.raises(UserError, match=r"--deadline is .*above 0 seconds, and 600 at most"):
+        Connection(deadline=deadline)

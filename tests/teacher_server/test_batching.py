@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -279,6 +280,38 @@ def test_nothing_is_done_for_a_caller_that_has_gone(ledger, opened):
     assert at_work.result(stays).charged_samples == 3
     assert teacher.sizes == [1, 3]
     assert ledger.budget(None).spent == 4 * CHARGE
+
+
+def test_a_charge_under_way_is_not_stopped_by_a_caller_that_goes_away(ledger, opened):
+    teacher = Gated()
+    at_work = opened.enter_context(office(ledger, teacher))
+    gone = at_work.ask(images(2))
+    assert teacher.busy.acquire(timeout=PATIENCE)
+    at_work.loop.call_soon_threadsafe(gone.future.cancel)
+    assert not at_work.desk.leave(gone)
+    teacher.gate.set()
+    again = at_work.result(at_work.ask(images(2), request_id=gone.question.request_id))
+    assert again.charged_samples == 0
+    assert ledger.budget(None).spent == 2 * CHARGE
+    assert gone.future.cancelled()
+
+
+def test_of_what_was_answered_nothing_is_left_to_collect(ledger, opened):
+    at_work = opened.enter_context(office(ledger, StandInTeacher()))
+    errand = at_work.ask(images(1))
+    at_work.result(errand)
+    kept = weakref.ref(errand)
+    del errand
+    gc.disable()
+    try:
+        # The threads let go of it once they have the next.
+        at_work.result(at_work.ask(images(1, 1)))
+        end = time.monotonic() + PATIENCE
+        while kept() is not None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 def test_the_teacher_works_while_a_batch_is_settled(ledger, opened, monkeypatch):

@@ -174,6 +174,20 @@ def test_an_answer_that_is_not_read_holds_its_room(new_desk):
     _refused(desk, Ticket("carl", 1, LATER))
 
 
+def test_several_are_finished_in_one_go(new_desk):
+    desk = new_desk(10, share=1.0)
+    left, unread = _admit(desk, 6, 4)
+    desk.take(10)
+    desk.leave(left)
+    _refused(desk, Ticket("bert", 1, LATER))
+    desk.finish(left, unread)
+    # The one is gone; the other's answer is still held.
+    _admit(desk, 6, client="bert")
+    _refused(desk, Ticket("carl", 1, LATER))
+    desk.leave(unread)
+    _admit(desk, 4, client="carl")
+
+
 def test_nobody_waits_for_the_company_of_who_does_not_read(new_desk):
     desk = new_desk(100, share=1.0)
     desk.finish(_busy(desk))

@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
 from benchmarks.fuzz import frames
+from protos.limits import LONGEST_SECONDS
 from teacher_server import flooding
 from teacher_server.flooding import channel_options
-from teacher_server.guard import LONGEST_SECONDS
 
 PATIENCE = 60.0
 

@@ -13,7 +13,7 @@ import pytest
 
 from privacy.budget import open_plan
 from privacy.errors import LedgerFault, LedgerRolledBack, LedgerUnreachable
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, Look
 from privacy.noise import DEFAULT_NOISE, source
 from protos import teacher_pb2, teacher_pb2_grpc
 from teacher_server.answering import Answer, Answerer, Question
@@ -62,18 +62,18 @@ def test_of_a_batch_only_those_concerned_are_refused(ledger, monkeypatch) -> Non
     answerer = Answerer(StandInTeacher(), "0" * 32, MENU, ledger, source(DEFAULT_NOISE))
     names = [str(uuid.uuid4()) for _ in range(3)]
     asked = [Question("anna", name, images(1, seed)) for seed, name in enumerate(names)]
-    stored_all, settle_all = ledger.stored_all, ledger.settle_all
+    stored_all, settle_all = Look.stored_all, ledger.settle_all
 
-    def one_unseen(keys: Sequence[Sequence[bytes]]) -> list[object]:
+    def one_unseen(look: Look, keys: Sequence[Sequence[bytes]]) -> list[object]:
         return [
             LedgerRolledBack(0, "entry 7 was written by another replica"),
-            *stored_all(keys)[1:],
+            *stored_all(look, keys)[1:],
         ]
 
     def one_unreachable(requests: Sequence[Any]) -> list[object]:
         return [LedgerUnreachable("nothing was charged"), *settle_all(requests[1:])]
 
-    monkeypatch.setattr(ledger, "stored_all", one_unseen)
+    monkeypatch.setattr(Look, "stored_all", one_unseen)
     monkeypatch.setattr(ledger, "settle_all", one_unreachable)
     outcomes = answerer.settle([answerer.draw(asked)])
     assert [type(outcome) for outcome in outcomes] == [LedgerRolledBack, LedgerUnreachable, Answer]

@@ -21,8 +21,10 @@ from privacy.errors import RequestIdReused
 from privacy.noise import DiscreteGaussian
 from privacy.receipts import Receipt, verify
 from protos import ERROR_DOMAIN, Reason, from_message, teacher_pb2, teacher_pb2_grpc, to_message
+from protos.limits import LONGEST_SECONDS
 from teacher_server.answering import Answerer
-from teacher_server.service import AuditService, TeacherService
+from teacher_server.errors import RequestError
+from teacher_server.service import AuditService, TeacherService, checked_request_id
 from tests.teacher_server.running_service import CHARGE, CLASSES, FACE, MENU, images, query
 
 Code = grpc.StatusCode
@@ -203,12 +205,46 @@ def test_a_request_id_that_is_no_canonical_uuid_is_refused(service, text):
     assert (code, reason) == (Code.INVALID_ARGUMENT, Reason.INVALID_REQUEST_ID)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{00000000-0000-0000-0000-0000000000ff}",
+        "urn:uuid:00000000-0000-0000-0000-0000000000ff",
+        "000000000000000000000000000000ff",
+        "00000000-0000-0000-0000-0000000000ff\n",
+        "00000000-0000-0000-0000-000000000_ff",
+        "00000000-0000-0000-0000-00000000000\N{ARABIC-INDIC DIGIT TWO}",
+        "0000000-00000-0000-0000-0000000000ff",
+    ],
+)
+def test_every_other_way_to_write_a_uuid_is_refused(text):
+    with pytest.raises(RequestError, match="canonical"):
+        checked_request_id(text)
+    for canonical in (uuid.UUID(int=255), uuid.uuid4()):
+        assert checked_request_id(str(canonical)) == str(canonical)
+
+
+def test_every_method_of_the_protocol_is_served_by_our_own_code():
+    """What protoc generates raises NotImplementedError for a method that nobody overrides."""
+    served = {"TeacherService": TeacherService, "AuditService": AuditService}
+    described = teacher_pb2.DESCRIPTOR.services_by_name
+    assert set(described) == set(served)
+    for name, service in served.items():
+        own = {method for method in vars(service) if not method.startswith("_")}
+        assert own == set(described[name].methods_by_name)
+
+
 @pytest.mark.parametrize("seconds", [None, 700.0])
 def test_a_call_without_a_deadline_or_with_a_far_one_is_refused(service, seconds):
     code, reason, _, message = refusal(service.stub().Query, query(images(1)), timeout=seconds)
     assert "600 seconds at most" in message
     assert (code, reason) == (Code.INVALID_ARGUMENT, Reason.DEADLINE_REQUIRED)
     assert service.spent == 0
+
+
+def test_the_longest_deadline_is_taken_though_grpc_rounds_it_up(service):
+    response = service.stub().Query(query(images(1)), timeout=LONGEST_SECONDS)
+    assert response.charged_samples == 1
 
 
 def test_a_request_id_used_for_other_samples_is_refused(service):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -13,7 +14,7 @@ from protos import teacher_pb2, teacher_pb2_grpc
 from teacher_server.guard import Guard
 from teacher_server.health import READINESS, Health, HealthService
 from teacher_server.identity import LOOPBACK
-from teacher_server.observer import Call, Observer, notes
+from teacher_server.observer import Call, Observer, Observers, notes
 
 PATIENCE = 60.0
 _SERVICE = "/ktan.teacher.v1.TeacherService"
@@ -122,6 +123,41 @@ def test_a_refusal_is_told_by_status_and_reason(name, code, reason):
         assert "secret" not in str(call)
 
     serve(scenario)
+
+
+def test_somebody_listens_where_one_of_several_does():
+    assert not Observer().listens
+    assert not Observers([]).listens
+    assert not Observers([Observer(), Observers([])]).listens
+    assert Observers([Observer(), Observers([Kept()])]).listens
+
+
+def test_each_method_is_guarded_once():
+    """Its handler is made at its first call, and none for what is no method."""
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+        for name in ("/one", "/other")
+    }
+    guard, looked_up = Guard(plaintext=True, on_ledger_fault=lambda: None), []
+
+    async def registered(details):
+        looked_up.append(details.method)
+        return handlers.get(details.method)
+
+    async def run() -> None:
+        found = {
+            name: [
+                await guard.intercept_service(registered, SimpleNamespace(method=name))
+                for _ in range(2)
+            ]
+            for name in ("/one", "/other", "/none")
+        }
+        assert found.pop("/none") == [None, None]
+        assert all(first is again for first, again in found.values())
+        assert found["/one"][0] is not found["/other"][0]
+        assert looked_up == ["/one", "/other", "/none", "/none"]
+
+    asyncio.run(run())
 
 
 def test_a_call_that_is_not_let_in_is_told_too():
