@@ -75,11 +75,11 @@ bench-growth: setup ## Large public sets: seconds and memory at 10^4, 10^5 and 1
 bench-fuzz: setup ## 100,000 hostile requests and 10,000 connections against the running service (minutes)
 	$(BIN)/python -m benchmarks.fuzz
 
-bench-serve: setup ## The service beside the bare model and LitServe, with TLS, noise and ledger on
+bench-serve: setup ## The service beside the bare model and LitServe, all on (OPTIONS="--precisions float32 --turns 4": shorter)
 	$(PYTHON) -m venv --system-site-packages $(VENV)/litserve
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(echo $(VENV)/litserve/lib/python*/site-packages)/beside.pth
 	$(VENV)/litserve/bin/python -m pip install --quiet litserve aiohttp
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serve --litserve $(VENV)/litserve/bin/python
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serve --litserve $(VENV)/litserve/bin/python $(OPTIONS)
 
 bench-train: setup ## Training steps beside mdistiller's (REPOSITORIES=DIR, where its clone lies) and the bare student
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train $(if $(REPOSITORIES),--repositories $(REPOSITORIES))

@@ -1,17 +1,17 @@
 """Clients of the service.
 
-    python -m benchmarks.serving.clients ADDRESS FOLDER CLIENTS SAMPLES SECONDS
+    python -m benchmarks.serving.clients ADDRESS FOLDER
 
-Each of CLIENTS has a certificate and a channel of its own and one request of SAMPLES new images
-under way at a time. Prints images a second and the latencies as JSON, after a quarter of SECONDS to
-warm up. Every answer is parsed and its receipt looked at.
+Reads {"clients": k, "samples": n, "seconds": s}: each of k clients has a certificate and a channel
+of its own and one request of n new images under way at a time. Prints images a second and the
+latencies. Every answer is parsed and its receipt looked at.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import itertools
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from benchmarks.serving.children import answer_each_line
 from benchmarks.serving.load import Ask, closed_loop
 from benchmarks.serving.models import SHAPE
 from protos import teacher_pb2, teacher_pb2_grpc
@@ -30,8 +31,9 @@ from protos.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 class Images:
     """Requests of images that nobody has asked about."""
 
+    _count = itertools.count()
+
     def __init__(self, client: int, samples: int) -> None:
-        self._count = 0
         generator = np.random.default_rng()
         self._images = generator.integers(0, 256, (samples, *SHAPE), dtype=np.uint8)
         self._flat = self._images.reshape(samples, -1)
@@ -39,8 +41,7 @@ class Images:
         self._marks = self._flat[:, 4:12].view(np.int64)
 
     def request(self) -> teacher_pb2.QueryRequest:
-        self._marks[:, 0] = np.arange(self._count, self._count + len(self._flat))
-        self._count += len(self._flat)
+        self._marks[:, 0] = [next(self._count) for _ in self._marks]
         tensor = teacher_pb2.Tensor(
             name="samples",
             dtype=teacher_pb2.DATA_TYPE_UINT8,
@@ -89,10 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("clients", type=int)
-    parser.add_argument("samples", type=int)
-    parser.add_argument("seconds", type=float)
-    print(json.dumps(asyncio.run(load(**vars(parser.parse_args())))))
+    arguments = parser.parse_args()
+    answer_each_line(lambda **asked: asyncio.run(load(**vars(arguments), **asked)))
 
 
 if __name__ == "__main__":

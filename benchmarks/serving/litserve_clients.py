@@ -1,11 +1,10 @@
-"""Clients of LitServe, as `clients` are of ours: ADDRESS CLIENTS SAMPLES SECONDS."""
+"""Clients of LitServe, as `clients` are of ours: `... litserve_clients ADDRESS`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from benchmarks.serving.children import answer_each_line
 from benchmarks.serving.load import Ask, closed_loop
 from benchmarks.serving.models import CLASSES, SHAPE
 
@@ -40,10 +40,8 @@ async def load(address: str, clients: int, samples: int, seconds: float) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
-    parser.add_argument("clients", type=int)
-    parser.add_argument("samples", type=int)
-    parser.add_argument("seconds", type=float)
-    print(json.dumps(asyncio.run(load(**vars(parser.parse_args())))))
+    address = parser.parse_args().address
+    answer_each_line(lambda **asked: asyncio.run(load(address, **asked)))
 
 
 if __name__ == "__main__":

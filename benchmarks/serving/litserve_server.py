@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.serving.bare import networks
 from benchmarks.serving.models import MODELS, SHAPE
+from ktan.heap import keep_freed_memory
 
 
 class Api(litserve.LitAPI):
@@ -34,6 +35,7 @@ class Api(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         torch.set_num_threads(1)
+        keep_freed_memory()
         self._networks = networks(MODELS[self._model], True)
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.serving.models import MODELS
+from ktan.heap import keep_freed_memory
 from ktan.teachers import TeacherModels
 from privacy.budget import open_plan
 from privacy.ledger import Ledger
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--batch", type=int, default=ServeOptions.batch)
+    parser.add_argument("--batch-wait", type=float, default=ServeOptions.batch_wait)
     arguments = parser.parse_args()
     folder, model = arguments.folder, MODELS[arguments.model]
     authority = make_authority(folder / "ca")
@@ -43,6 +46,8 @@ def main() -> None:
     for number in range(CLIENTS):
         issue_client(authority, folder / f"client-{number}", Role.CLIENT, f"client-{number}")
     torch.set_num_threads(1)
+    # As `TrainedTeacher.load` does on a CPU.
+    keep_freed_memory()
     with Ledger.create(
         folder / "ledger",
         dataset_id="benchmark/none",
@@ -53,7 +58,12 @@ def main() -> None:
         models = TeacherModels(card, model.weights(), {}, "cpu", arguments.precision)
         public = PublicTeacher.of_card(card.to_json())
         options = ServeOptions(
-            listen="localhost:0", certs=folder / "server", answers=ANSWERS, grace=5.0
+            listen="localhost:0",
+            certs=folder / "server",
+            answers=ANSWERS,
+            grace=5.0,
+            batch=arguments.batch,
+            batch_wait=arguments.batch_wait,
         )
         run(
             TrainedTeacher(models),
