@@ -112,10 +112,13 @@ class RequestLog(Observer):
                 time.sleep(_GATHERING_SECONDS)
             if self._reopen:
                 self._exchange()
+            # As it was before the attempt: who closes has one made after that.
+            closing = self._closing
             if not self._drain():
-                if self._closing:
+                if closing:
                     break
-                time.sleep(_RETRY_SECONDS)
+                if not self._closing:
+                    time.sleep(_RETRY_SECONDS)
         self._finish()
 
     def _drain(self) -> bool:

@@ -145,6 +145,28 @@ def test_a_full_disk_loses_nothing_that_fits_into_memory(path, monkeypatch, capl
     assert "the request log takes no lines: No space left on device" in caplog.text
 
 
+def test_a_disk_with_room_again_is_tried_once_more_at_the_end(path, monkeypatch):
+    write, attempts = os.write, 0
+
+    def full_at_first_and_closed_meanwhile(file: int, content: bytes) -> int:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            closing.start()
+            eventually(lambda: kept._closing)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, content)
+
+    monkeypatch.setattr(os, "write", full_at_first_and_closed_meanwhile)
+    kept = RequestLog(path)
+    closing = threading.Thread(target=kept.close)
+    kept.called(QUERY)
+    kept._thread.join(PATIENCE)
+    closing.join(PATIENCE)
+    assert len(lines(path)) == 1
+    assert kept.lost == 0
+
+
 def test_what_does_not_fit_is_counted_and_the_file_says_so(path, monkeypatch):
     disk = Disk(monkeypatch, room=0)
     kept = RequestLog(path, most_waiting=2)
