@@ -25,7 +25,7 @@ demo: setup ## Train, serve, teach, audit on the embedded data (MODE=ensemble|dp
 	$(BIN)/python -m examples.demo --mode $(MODE) --seeds $(SEEDS) --out $(OUT)
 
 test: setup lint ## What CI runs: every check, and every test but the long ones (WORKERS=2: files at once)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## The tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600

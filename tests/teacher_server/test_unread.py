@@ -1,10 +1,11 @@
 """An answer that its caller does not read counts as its own until the call has ended."""
 
+import itertools
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -22,9 +23,9 @@ NO_WINDOW = struct.pack(">HI", 4, 0)
 
 @contextmanager
 def unread(
-    service: Service, request: teacher_pb2.QueryRequest, calls: int, timeout: str
-) -> Iterator[None]:
-    """Calls of anna's on a connection that takes no byte of any answer."""
+    service: Service, request: teacher_pb2.QueryRequest, timeout: str
+) -> Iterator[Callable[[], None]]:
+    """Makes a call of anna's on a connection that takes no byte of any answer."""
     folder = service.certificates / "anna"
     context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
@@ -37,20 +38,29 @@ def unread(
         connection.sendall(frames.opening(NO_WINDOW) + frames.frame(frames.SETTINGS, 1, 0))
         header = frames.block(frames.call(PATH, timeout=timeout))
         message = frames.message(request.SerializeToString())
-        for number in range(calls):
-            stream = 1 + 2 * number
+        streams = itertools.count(1, 2)
+
+        def call() -> None:
+            stream = next(streams)
             connection.sendall(
                 frames.frame(frames.HEADERS, frames.END_HEADERS, stream, header)
                 + frames.frame(frames.DATA, frames.END_STREAM, stream, message)
             )
-        yield
+
+        yield call
 
 
-def until(service: Service, request: teacher_pb2.QueryRequest, words: str | None) -> None:
+def until(
+    service: Service,
+    request: teacher_pb2.QueryRequest,
+    words: str | None,
+    before_each: Callable[[], None] = lambda: None,
+) -> None:
     """Asks until the service refuses by these words; None: until it answers."""
     stub, end = service.stub("anna"), time.monotonic() + PATIENCE
     while True:
         said = None
+        before_each()
         try:
             stub.Query(request, timeout=PATIENCE)
         except grpc.RpcError as error:
@@ -64,9 +74,10 @@ def until(service: Service, request: teacher_pb2.QueryRequest, words: str | None
 def test_what_is_not_read_fills_its_callers_share_and_nobody_elses(service, timeout, closed):
     request = query(images(8))
     service.stub("anna").Query(request, timeout=PATIENCE)
-    # Of room for 64 samples one client gets 48.
-    with unread(service, request, 8, timeout):
-        until(service, request, FULL)
+    # Of room for 64 samples one client gets 48. A call that came while the other connection's took
+    # some of it was refused: another follows.
+    with unread(service, request, timeout) as call:
+        until(service, request, FULL, before_each=call)
         assert refusal(service.stub("anna").Query, request)[1] == Reason.OVERLOADED
         service.stub("bert").Query(query(images(8)), timeout=PATIENCE)
         if not closed:
