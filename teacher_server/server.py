@@ -33,6 +33,10 @@ from teacher_server.service import AuditService, Described, TeacherService
 
 log = logging.getLogger(__name__)
 
+# For debugging gRPC tells of a server that was never started, with the very object that is being
+# freed: a handler that keeps the record keeps what becomes somebody else's memory, until a crash.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.INFO)
+
 _LIMITS_SECONDS: Final = 1.0
 _PACE = Pace()
 _NOBODY = Observer()

@@ -1,6 +1,7 @@
 """Where a service cannot listen it says why in its own words, and drains nothing."""
 
 import asyncio
+import gc
 import logging
 import socket
 
@@ -43,3 +44,14 @@ def test_a_port_in_use_is_named(refused) -> None:
 )
 def test_an_address_of_another_form_is_refused(refused, listen: str) -> None:
     assert refused(listen) == f"--listen {listen}: give HOST:PORT, such as 0.0.0.0:50051"
+
+
+def test_nothing_that_is_freed_is_kept_by_a_log(refused, caplog: pytest.LogCaptureFixture) -> None:
+    """A record of a server that gRPC frees would be read after its memory is another's."""
+    with caplog.at_level(logging.DEBUG):
+        refused("50051")
+        gc.collect()
+        logging.getLogger("grpc").debug("this is kept")
+    said = [record.msg for record in caplog.records]
+    assert said[-1] == "this is kept"
+    assert not [line for line in said if "__dealloc__" in line]
