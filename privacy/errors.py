@@ -122,8 +122,10 @@ _PASSING = frozenset(
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the system refused for a time: storage that is full or away, say. Who started the
-    command may start it again as it was."""
+    """Whether the system refused for a time: storage that is full or away, say, or the ledger's
+    database. Who started the command may start it again as it was."""
+    if isinstance(error, LedgerUnreachable):
+        return True
     return isinstance(error, OSError) and error.errno in _PASSING
 
 

@@ -88,7 +88,7 @@ def command_line(tokens: Sequence[str]) -> App:
 
 def main() -> None:
     """Entry point. Exit code 2 and one line for a user's mistake, 1 for storage that is full or
-    away for a time, 130 after ctrl-C."""
+    away for a time or a database that is, 130 after ctrl-C."""
     handler = logging.StreamHandler()
     handler.setFormatter(TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

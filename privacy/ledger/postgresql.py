@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.schema import CreateSchema, DropSchema
 
-from privacy.errors import LedgerMismatch, LedgerMissing, LedgerUnreachable
+from privacy.errors import LedgerError, LedgerMismatch, LedgerMissing, LedgerUnreachable
 from privacy.ledger.store import WRITING
 
 _DRIVER: Final = "postgresql+psycopg"
@@ -147,7 +147,7 @@ class PostgresSchema:
                 },
             )
         except ModuleNotFoundError:
-            raise LedgerUnreachable(
+            raise LedgerError(
                 f"{self} needs the driver psycopg; install ktan with its extra: "
                 "pip install 'ktan[postgres]'"
             ) from None

@@ -4,12 +4,16 @@ import errno
 
 import pytest
 
-from privacy.errors import LedgerMismatch, may_pass, plainly
+from privacy.errors import LedgerFault, LedgerMismatch, LedgerUnreachable, may_pass, plainly
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EDQUOT])
 def test_storage_that_is_full_or_away_may_pass(number):
     assert may_pass(OSError(number, "for a time", "ledger"))
+
+
+def test_a_database_that_is_away_may_pass():
+    assert may_pass(LedgerUnreachable("it does not answer"))
 
 
 @pytest.mark.parametrize(
@@ -18,6 +22,7 @@ def test_storage_that_is_full_or_away_may_pass(number):
         FileNotFoundError(errno.ENOENT, "No such file or directory", "ledger"),
         PermissionError(errno.EACCES, "Permission denied", "ledger"),
         LedgerMismatch("another data set's"),
+        LedgerFault("nobody knows whether it was written"),
         OSError("without a number"),
     ],
 )

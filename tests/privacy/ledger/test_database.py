@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import make_url
 
 from privacy.errors import (
+    LedgerError,
     LedgerExists,
     LedgerFault,
     LedgerMismatch,
     LedgerMissing,
     LedgerUnreachable,
+    may_pass,
 )
 from privacy.ledger import Ledger, creation, postgresql, store
 from privacy.ledger.database import URL_FILE, Database
@@ -214,8 +216,9 @@ def test_the_folder_of_a_ledger_in_postgresql_is_as_secret_as_any(place, plan) -
 def test_without_the_driver_the_refusal_says_how_to_get_it(place, plan, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     place.database_url = "postgresql://me@127.0.0.1:1/ktan"
-    with pytest.raises(LedgerUnreachable, match=r"pip install 'ktan\[postgres\]'"):
+    with pytest.raises(LedgerError, match=r"pip install 'ktan\[postgres\]'") as refusal:
         place.create(plan)
+    assert not may_pass(refusal.value)
 
 
 def test_a_ledger_that_is_migrated_while_it_is_served_stops(ledger, place, asker) -> None:
