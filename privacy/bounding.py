@@ -44,29 +44,37 @@ def finite_rows(values: npt.ArrayLike) -> Array:
 
 def _finite_rows(values: npt.ArrayLike) -> Array:
     rows = np.array(values, dtype=np.float64)
-    usable = np.isfinite(rows).all(axis=-1, keepdims=True)
-    return np.where(usable, rows, 0.0)
+    usable = np.isfinite(rows).all(axis=-1)
+    if not usable.all():
+        rows[~usable] = 0.0
+    return rows
 
 
 def _to_ball(rows: Array, bound: float, *, centred: bool) -> Array:
     # Scaling by the largest entry first: squares and sums of huge or denormal entries stay exact
     # enough, where a plain norm would be inf or 0.
-    largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0)
-    unit = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0.0)
+    largest = np.maximum(
+        rows.max(axis=-1, keepdims=True, initial=0.0),
+        -rows.min(axis=-1, keepdims=True, initial=0.0),
+    )
+    unit = np.divide(rows, np.where(largest > 0.0, largest, 1.0), out=rows)
     if centred:
         unit -= unit.mean(axis=-1, keepdims=True)
     norm = np.sqrt(np.square(unit).sum(axis=-1, keepdims=True))
-    inside = largest * norm <= bound
-    clipped = np.divide(unit, norm, out=np.zeros_like(unit), where=norm > 0.0) * bound
-    result: Array = np.where(inside, unit * largest, clipped)
-    return result
+    outside = (largest * norm > bound)[..., 0]
+    bounded: Array = unit * largest
+    if outside.any():
+        # A row of zeros is inside.
+        bounded[outside] = unit[outside] / norm[outside] * bound
+    return bounded
 
 
 def _to_simplex_cone(rows: Array) -> Array:
-    positive = np.maximum(rows, 0.0)
+    positive = np.maximum(rows, 0.0, out=rows)
     largest = positive.max(axis=-1, keepdims=True, initial=0.0)
-    unit = np.divide(positive, largest, out=np.zeros_like(positive), where=largest > 0.0)
+    unit = positive / np.where(largest > 0.0, largest, 1.0)
     total = unit.sum(axis=-1, keepdims=True)
-    inside = largest * total <= 1.0
-    scaled = np.divide(unit, total, out=np.zeros_like(unit), where=total > 0.0)
-    return np.where(inside, positive, scaled)
+    outside = (largest * total > 1.0)[..., 0]
+    if outside.any():
+        positive[outside] = unit[outside] / total[outside]
+    return positive

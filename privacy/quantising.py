@@ -35,28 +35,31 @@ def quantise(values: npt.NDArray[np.float64], kind: Kind, bound: float, radius: 
     if not (np.isfinite(bound) and bound > 0.0):
         raise ValueError(f"bound must be finite and above 0, not {bound}")
     with np.errstate(all="ignore"):
-        usable = np.isfinite(values).all(axis=-1, keepdims=True)
         # Clipping first keeps the product finite and every entry within int64.
-        clipped = np.clip(np.where(usable, values, 0.0), -bound, bound)
-        steps = np.clip(clipped / bound * radius, -radius, radius)
+        steps = np.clip(values, -bound, bound)
+        steps[~np.isfinite(values).all(axis=-1)] = 0.0
+        steps /= bound
+        steps *= radius
         if kind == "probabilities":
-            return _within(np.maximum(steps, 0.0), radius, power=1)
-        return _within(steps, radius, power=2)
+            return _within(np.clip(steps, 0.0, radius, out=steps), radius, power=1)
+        return _within(np.clip(steps, -radius, radius, out=steps), radius, power=2)
 
 
 def _within(steps: npt.NDArray[np.float64], radius: int, power: int) -> Integers:
-    """Truncate `steps` to integers with Σ|q|^power ≤ radius^power, row by row.
+    """Truncate `steps`, which it overwrites, to integers with Σ|q|^power ≤ radius^power by row.
 
     The last line decides, on integers. It turns at most once: a row that floating point found
     inside has Σ|q|^power ≤ (radius·(1 + m·2⁻⁵²))^power, and one shrinking takes 2⁻³⁰ off. (For
     m > 2²¹, too, it ends: every turn takes at least 1 off every entry that is not zero.)
     """
-    grid = np.trunc(steps)
+    grid = np.trunc(steps, out=steps)
     norm = _power(grid, power).sum(axis=-1, keepdims=True) ** (1.0 / power)
     # Rows far outside, which were not bounded at all, are brought in while still floating point:
     # the integer sum cannot overflow, being at most radius^power·(1 + tiny) < 2⁵⁷.
-    inward = np.divide(radius * _SHRINK, norm, out=np.ones_like(norm), where=norm > radius)
-    integers: Integers = np.trunc(grid * inward).astype(np.int64)
+    outside = (norm > radius)[..., 0]
+    if outside.any():
+        grid[outside] = np.trunc(grid[outside] * (radius * _SHRINK / norm[outside]))
+    integers: Integers = grid.astype(np.int64)
     while (over := _power(integers, power).sum(axis=-1) > radius**power).any():
         integers[over] = np.trunc(integers[over] * _SHRINK)
     return integers

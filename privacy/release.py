@@ -7,7 +7,7 @@ samples, which of the published taps it wants of them, and nothing else.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from privacy.accounting import MAX_RADIUS, SIGMA, Kind, charge_units
 from privacy.bounding import bound, finite_rows
 from privacy.noise import NoiseSource
 from privacy.quantising import quantise
+
+_BLOCK: Final = 32768
+"""Values that are bounded and quantised at once: their float64 stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,14 @@ def perturb(
 
 
 def _aggregate(tap: TapRelease, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    bounded = bound(rows, tap.kind, tap.bound)
-    total: npt.NDArray[np.int64] = quantise(bounded, tap.kind, tap.bound, tap.radius).sum(
-        axis=0, dtype=np.int64
-    )
+    samples, dimension = rows.shape[1:]
+    total = np.empty((samples, dimension), dtype=np.int64)
+    width = max(1, _BLOCK // (len(rows) * dimension))
+    for first in range(0, samples, width):
+        block = rows[:, first : first + width]
+        bounded = bound(block, tap.kind, tap.bound)
+        steps = quantise(bounded, tap.kind, tap.bound, tap.radius)
+        steps.sum(axis=0, dtype=np.int64, out=total[first : first + width])
     return total
 
 

@@ -115,6 +115,18 @@ def test_the_order_of_teachers_does_not_show_in_any_bit() -> None:
     exact_sum(tap, answers)
 
 
+@pytest.mark.parametrize("samples", [1, 20, 21, 41])
+def test_each_sample_is_released_alike_beside_any_number_of_others(samples) -> None:
+    """Many are bounded and quantised in blocks, here of 20."""
+    tap = TapRelease("hint", "hint", 8, 3.5, 9_000, 204)
+    rows = np.random.default_rng(0).standard_normal((204, samples, 8))
+    rows[:, ::3] *= 100.0
+    rows[7, -1] = np.nan
+    together = release(tap, rows, NoNoise())
+    alone = [release(tap, rows[:, [sample]], NoNoise())[0] for sample in range(samples)]
+    assert np.array_equal(together, alone)
+
+
 def test_a_map_keeps_its_shape() -> None:
     tap = TapRelease("map", "hint", 2 * 3 * 3, 1.0, 1000, 2)
     assert release(tap, np.ones((2, 5, 2, 3, 3)), NoNoise()).shape == (5, 2, 3, 3)
