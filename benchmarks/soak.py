@@ -44,6 +44,7 @@ from benchmarks.soaking.crowd import (
     send_home,
 )
 from benchmarks.soaking.figures import percentiles, slope
+from benchmarks.soaking.heap import told
 from benchmarks.soaking.journal import read
 from benchmarks.soaking.tally import Tally
 from protos import teacher_pb2, teacher_pb2_grpc
@@ -51,6 +52,7 @@ from protos import teacher_pb2, teacher_pb2_grpc
 RESULT: Final = Path(__file__).parent / "results" / "soak.json"
 _ROOT: Final = Path(__file__).parents[1]
 _WATCHER: Final = 63
+_HEAP: Final = "heap"
 _MB: Final = 1e6
 CAPACITY_SECONDS: Final = 30.0
 _WARM_UP: Final = 5.0
@@ -67,12 +69,15 @@ FAIR: Final = 0.9
 
 @dataclass(frozen=True)
 class Moment:
-    """One look at the service. spent: units, of the ledger. seconds: of processor, used so far."""
+    """One look at the service. spent: units, of the ledger. seconds: of processor, used so far.
+    heap: bytes that are in use of it. blocks: Python's."""
 
     time: float
     use: Use
     spent: int
     seconds: float
+    heap: int
+    blocks: int
 
 
 class Watch:
@@ -91,8 +96,11 @@ class Watch:
     def look(self) -> Moment:
         """Raises grpc.RpcError or OSError where nobody is there any more."""
         spent = self._stub.GetBudget(teacher_pb2.GetBudgetRequest(), timeout=60).budget.spent
+        heap, blocks = told(self._target.log.with_name(_HEAP))
         self.moments.append(
-            Moment(time.monotonic(), self._target.use(), spent, self._target.seconds())
+            Moment(
+                time.monotonic(), self._target.use(), spent, self._target.seconds(), heap, blocks
+            )
         )
         return self.moments[-1]
 
@@ -201,6 +209,8 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
             {
                 "seconds": round(moment.time - begin),
                 "resident_mb": round(moment.use.resident / _MB, 1),
+                "heap_mb": round(moment.heap / _MB, 1),
+                "python_blocks": moment.blocks,
                 "threads": moment.use.threads,
                 "files": moment.use.files,
                 "spent": moment.spent,
@@ -252,7 +262,10 @@ def _service(folder: Path) -> Iterator[Target]:
     """`benchmarks.serving.server` with a ResNet-20."""
     served, log = folder / "service", folder / "log"
     served.mkdir()
-    command = [sys.executable, "-m", "benchmarks.serving.server", "resnet20", str(served)]
+    command = [
+        sys.executable, "-m", "benchmarks.serving.server", "resnet20", str(served),
+        "--heap", str(folder / _HEAP),
+    ]  # fmt: skip
     with log.open("w") as stderr:
         process = subprocess.Popen(
             command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True,
@@ -315,7 +328,8 @@ def _watch_until(end: float, watch: Watch, over: threading.Event, violated: list
         if looks % 6 == 0:
             use = moment.use
             print(
-                f"minute {looks // 6}: {use.resident / _MB:,.0f} MB, {use.threads} threads, "
+                f"minute {looks // 6}: {use.resident / _MB:,.0f} MB, of the heap "
+                f"{moment.heap / _MB:,.0f} in use, {use.threads} threads, "
                 f"{use.files} files",
                 flush=True,
             )
@@ -369,7 +383,8 @@ def _work(first: Moment, last: Moment, price: int) -> float:
 
 
 def _memory(moments: list[Moment], begin: float, end: float, violated: list[str]) -> dict[str, Any]:
-    """Resident memory early, in the middle, at the end, and its slope over the second half."""
+    """Resident memory early, in the middle, at the end, and its slope over the second half; and
+    that of what is in use of the heap, which the rest of resident memory was."""
     if not moments:
         return {}
     minutes = (end - begin) / 60
@@ -380,15 +395,19 @@ def _memory(moments: list[Moment], begin: float, end: float, violated: list[str]
         return round(nearest.use.resident / _MB, 1)
 
     half = [moment for moment in moments if middle <= moment.time <= end + 1]
-    growth = 600 * slope([m.time for m in half], [m.use.resident / _MB for m in half])
+    times = [moment.time for moment in half]
+    growth = 600 * slope(times, [moment.use.resident / _MB for moment in half])
+    heap = 600 * slope(times, [moment.heap / _MB for moment in half])
     judged = minutes >= JUDGED_MINUTES
-    if judged and growth > GROWTH:
-        violated.append(f"memory grew by {growth:.1f} MB in 10 minutes; {GROWTH:g} are allowed")
+    for what, grown in (("memory", growth), ("what is in use of the heap", heap)):
+        if judged and grown > GROWTH:
+            violated.append(f"{what} grew by {grown:.1f} MB in 10 minutes; {GROWTH:g} are allowed")
     return {
         "at_2_minutes_mb": at(begin + min(120.0, 30 * minutes)),
         "middle_mb": at(middle),
         "end_mb": at(end),
         "mb_per_10_minutes": round(growth, 2),
+        "heap_mb_per_10_minutes": round(heap, 2),
         "bound_mb_per_10_minutes": GROWTH,
         "judged": judged,
     }

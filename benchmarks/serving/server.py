@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.serving.models import MODELS
+from benchmarks.soaking.heap import tell
 from ktan.heap import keep_freed_memory
 from ktan.teachers import TeacherModels
 from privacy.budget import open_plan
@@ -39,7 +40,10 @@ def main() -> None:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--batch", type=int, default=ServeOptions.batch)
     parser.add_argument("--batch-wait", type=float, default=ServeOptions.batch_wait)
+    parser.add_argument("--heap", type=Path, help="a file that gets what is in use of the heap")
     arguments = parser.parse_args()
+    if arguments.heap is not None:
+        tell(arguments.heap)
     folder, model = arguments.folder, MODELS[arguments.model]
     authority = make_authority(folder / "ca")
     issue_server(authority, folder / "server", ["localhost"])

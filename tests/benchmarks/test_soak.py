@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.soaking.books import Books, Settled, balance
 from benchmarks.soaking.figures import fairness, percentiles, slope
+from benchmarks.soaking.heap import in_use, told
 from benchmarks.soaking.journal import Asked, Journal, read, unfinished
 
 TAPS, PRICE, COUNT = 2, 100, 8
@@ -134,3 +135,24 @@ def test_books_that_do_not_agree(
 
 def test_an_entry_that_nobody_asked_for() -> None:
     assert len(found({}, {"b": HELD}).broken) == 1
+
+
+def test_what_is_freed_is_not_in_use() -> None:
+    before = in_use()
+    if before is None:
+        pytest.skip("this C library does not tell")
+    held = [bytes(1000) for _ in range(20_000)]
+    during = in_use()
+    assert during is not None
+    assert during[0] - before[0] > 15e6
+    assert during[1] - before[1] > 19_000
+    del held
+    after = in_use()
+    assert after is not None
+    assert abs(after[0] - before[0]) < 5e6
+
+
+def test_a_service_that_tells_nothing_of_its_heap_has_none(tmp_path: Path) -> None:
+    assert told(tmp_path / "heap") == (0, 0)
+    (tmp_path / "heap").write_text("12 34")
+    assert told(tmp_path / "heap") == (12, 34)
