@@ -91,6 +91,7 @@ def main() -> None:
         "goals": GOALS,
     }  # fmt: skip
     text = json.dumps(report, indent=2, default=str) + "\n"
+    text = text.replace(str(arguments.out), "OUT")
     (arguments.out / "pair.json").write_text(text, encoding="utf-8")
     print(text)
 
