@@ -24,6 +24,17 @@ def slope(times: Sequence[float], values: Sequence[float]) -> float:
     return float(moments @ np.asarray(values)) / spread if spread else 0.0
 
 
+def slope_error(times: Sequence[float], values: Sequence[float]) -> float:
+    """The standard error of `slope`, as if each value strayed from the line by itself; 0 for fewer
+    than three moments."""
+    if len(times) < 3:
+        return 0.0
+    moments = np.asarray(times) - np.mean(times)
+    strayed = np.asarray(values) - np.mean(values) - slope(times, values) * moments
+    spread = float(moments @ moments)
+    return float(np.sqrt(strayed @ strayed / (len(times) - 2) / spread)) if spread else 0.0
+
+
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     """By name, to a tenth; empty for none."""
     if not milliseconds:

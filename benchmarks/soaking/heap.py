@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 _SECONDS: Final = 5.0
+_LOOKS: Final = 50
 
 
 class _MallInfo(ctypes.Structure):
@@ -41,14 +42,17 @@ def in_use() -> tuple[int, int] | None:
 
 
 def tell(path: Path) -> None:
-    """Writes `in_use` to a file every few seconds, for as long as the process lives."""
+    """Writes to a file every few seconds, for as long as the process lives, the least that was in
+    use since: what is under way comes and goes within a second."""
 
     def write() -> None:
         while (found := in_use()) is not None:
+            for _ in range(_LOOKS):
+                time.sleep(_SECONDS / _LOOKS)
+                found = min(found, in_use() or found)
             fresh = path.with_suffix(".new")
             fresh.write_text("{} {}".format(*found), encoding="ascii")
             fresh.replace(path)
-            time.sleep(_SECONDS)
 
     threading.Thread(target=write, name="heap", daemon=True).start()
 

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from scipy.stats import linregress
 
 from benchmarks.soaking.books import Books, Settled, balance
-from benchmarks.soaking.figures import fairness, percentiles, slope
+from benchmarks.soaking.figures import fairness, percentiles, slope, slope_error
 from benchmarks.soaking.heap import in_use, told
 from benchmarks.soaking.journal import Asked, Journal, read, unfinished
 
@@ -52,6 +53,12 @@ def test_a_slope_is_that_of_the_line() -> None:
     assert slope(times, [3 + 0.25 * t for t in times]) == pytest.approx(0.25)
     assert slope(times, [7.0] * 4) == pytest.approx(0.0)
     assert slope([5.0], [1.0]) == slope([], []) == 0.0
+
+
+def test_a_slope_has_the_error_that_scipy_gives_it() -> None:
+    times, values = [0.0, 10.0, 20.0, 30.0, 40.0], [1.0, 4.0, 2.0, 7.0, 3.0]
+    assert slope_error(times, values) == pytest.approx(linregress(times, values).stderr)
+    assert slope_error(times[:2], values[:2]) == 0.0
 
 
 def test_percentiles() -> None:
