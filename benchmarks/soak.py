@@ -22,14 +22,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
-from benchmarks.faults.stream import secured
 from benchmarks.fuzz.target import Target, Use
 from benchmarks.soaking.books import Books, Closed, balance
 from benchmarks.soaking.client import Plan
@@ -43,66 +41,20 @@ from benchmarks.soaking.crowd import (
     open_groups,
     send_home,
 )
-from benchmarks.soaking.figures import percentiles, slope, slope_error
-from benchmarks.soaking.heap import told
+from benchmarks.soaking.figures import percentiles
 from benchmarks.soaking.journal import read
 from benchmarks.soaking.tally import Tally
-from protos import teacher_pb2, teacher_pb2_grpc
+from benchmarks.soaking.watch import HEAP, MB, Moment, Watch, growth
 
 RESULT: Final = Path(__file__).parent / "results" / "soak.json"
 _ROOT: Final = Path(__file__).parents[1]
-_WATCHER: Final = 63
-_HEAP: Final = "heap"
-_MB: Final = 1e6
 CAPACITY_SECONDS: Final = 30.0
 _WARM_UP: Final = 5.0
 SAMPLE_SECONDS: Final = 10.0
-GROWTH: Final = 10.0
-"""MB of resident memory in ten minutes, in the second half, at most."""
-JUDGED_MINUTES: Final = 10.0
-"""Shorter soaks tell their growth, and are not judged by it: caches still fill."""
 FILES, THREADS = 2, 12
 """More than before anybody came, once everybody has left, at most."""
 FAIR: Final = 0.9
 """Jain's index of the steady clients, who want alike, at least."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One look at the service. spent: units, of the ledger. seconds: of processor, used so far.
-    heap: bytes that are in use of it. blocks: Python's."""
-
-    time: float
-    use: Use
-    spent: int
-    seconds: float
-    heap: int
-    blocks: int
-
-
-class Watch:
-    """Looks at the service from outside."""
-
-    def __init__(self, target: Target) -> None:
-        files = target.certificates / f"client-{_WATCHER}"
-        channel = secured({file.name: file.read_bytes() for file in files.iterdir()})
-        self._stub = teacher_pb2_grpc.TeacherServiceStub(channel(target.address))
-        self._target = target
-        self.moments: list[Moment] = []
-
-    def describe(self) -> teacher_pb2.DescribeResponse:
-        return self._stub.Describe(teacher_pb2.DescribeRequest(), timeout=60)
-
-    def look(self) -> Moment:
-        """Raises grpc.RpcError or OSError where nobody is there any more."""
-        spent = self._stub.GetBudget(teacher_pb2.GetBudgetRequest(), timeout=60).budget.spent
-        heap, blocks = told(self._target.log.with_name(_HEAP))
-        self.moments.append(
-            Moment(
-                time.monotonic(), self._target.use(), spent, self._target.seconds(), heap, blocks
-            )
-        )
-        return self.moments[-1]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -178,7 +130,7 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
     figures = tally.report()
     if figures["fairness"]["steady clients"] < FAIR:
         violated.append(f"Jain's index of the steady clients is below {FAIR}")
-    memory = _memory(loaded, begin, end, violated)
+    memory = growth(loaded, begin, end, violated)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": f"python -m benchmarks.soak --minutes {minutes:g} --overload {overload:g} "
@@ -208,8 +160,8 @@ def soak(folder: Path, arguments: argparse.Namespace, over: threading.Event) -> 
         "samples": [
             {
                 "seconds": round(moment.time - begin),
-                "resident_mb": round(moment.use.resident / _MB, 1),
-                "heap_mb": round(moment.heap / _MB, 1),
+                "resident_mb": round(moment.use.resident / MB, 1),
+                "heap_mb": round(moment.heap / MB, 1),
                 "python_blocks": moment.blocks,
                 "threads": moment.use.threads,
                 "files": moment.use.files,
@@ -264,7 +216,7 @@ def _service(folder: Path) -> Iterator[Target]:
     served.mkdir()
     command = [
         sys.executable, "-m", "benchmarks.serving.server", "resnet20", str(served),
-        "--heap", str(folder / _HEAP),
+        "--heap", str(folder / HEAP),
     ]  # fmt: skip
     with log.open("w") as stderr:
         process = subprocess.Popen(
@@ -328,8 +280,8 @@ def _watch_until(end: float, watch: Watch, over: threading.Event, violated: list
         if looks % 6 == 0:
             use = moment.use
             print(
-                f"minute {looks // 6}: {use.resident / _MB:,.0f} MB, of the heap "
-                f"{moment.heap / _MB:,.0f} in use, {use.threads} threads, "
+                f"minute {looks // 6}: {use.resident / MB:,.0f} MB, of the heap "
+                f"{moment.heap / MB:,.0f} in use, {use.threads} threads, "
                 f"{use.files} files",
                 flush=True,
             )
@@ -380,43 +332,6 @@ def _work(first: Moment, last: Moment, price: int) -> float:
     """Milliseconds of the service's processor for each sample that was charged in between."""
     charged = max((last.spent - first.spent) / price, 1.0)
     return round(1e3 * (last.seconds - first.seconds) / charged, 3)
-
-
-def _memory(moments: list[Moment], begin: float, end: float, violated: list[str]) -> dict[str, Any]:
-    """Resident memory early, in the middle, at the end, and its slope over the second half; and
-    that of what is in use of the heap, which the rest of resident memory was."""
-    if not moments:
-        return {}
-    minutes = (end - begin) / 60
-    middle = (begin + end) / 2
-
-    def at(moment: float) -> float:
-        nearest = min(moments, key=lambda known: abs(known.time - moment))
-        return round(nearest.use.resident / _MB, 1)
-
-    half = [moment for moment in moments if middle <= moment.time <= end + 1]
-    judged = minutes >= JUDGED_MINUTES
-    slopes = {}
-    for what, values in (
-        ("memory", [moment.use.resident / _MB for moment in half]),
-        ("what is in use of the heap", [moment.heap / _MB for moment in half]),
-    ):
-        times = [moment.time for moment in half]
-        grown, error = (600 * of(times, values) for of in (slope, slope_error))
-        slopes[what] = {"mb_per_10_minutes": round(grown, 2), "standard_error": round(error, 2)}
-        # What is under way swings by tens of MB: that alone makes no growth.
-        if judged and grown - 2 * error > GROWTH:
-            violated.append(
-                f"{what} grew by {grown:.1f} ± {error:.1f} MB in 10 minutes; {GROWTH:g} are allowed"
-            )
-    return {
-        "at_2_minutes_mb": at(begin + min(120.0, 30 * minutes)),
-        "middle_mb": at(middle),
-        "end_mb": at(end),
-        "growth": slopes,
-        "bound_mb_per_10_minutes": GROWTH,
-        "judged": judged,
-    }
 
 
 if __name__ == "__main__":
