@@ -43,7 +43,7 @@ def in_use() -> tuple[int, int] | None:
 
 def tell(path: Path) -> None:
     """Writes to a file every few seconds, for as long as the process lives, the least that was in
-    use since: what is under way comes and goes within a second."""
+    use since: a forward pass needs memory that the next look may find free again."""
 
     def write() -> None:
         while (found := in_use()) is not None:
